@@ -1,0 +1,170 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	queueLength = 4096 // events accepted and not yet written
+	batchLength = 256  // events in one Append
+	tries       = 3
+	tryTimeout  = 5 * time.Second        // one Append
+	firstPause  = 100 * time.Millisecond // between tries; then five times as long
+)
+
+var errClosed = errors.New("the recorder is closed")
+
+// A Recorder writes events to a Sink in the background, in the order in which
+// they were recorded. What the sink doesn't take is written to the log at error
+// level, whole, so that no event vanishes without a trace.
+//
+// All methods are safe for concurrent use.
+type Recorder struct {
+	sink  Sink
+	log   *zap.Logger
+	slots chan struct{} // one element for each event accepted and not yet written
+	done  chan struct{} // closed when run has returned
+
+	ctx    context.Context // ends when Close has waited long enough
+	cancel context.CancelFunc
+
+	mu     sync.Mutex
+	wake   sync.Cond // the queue has grown, or closed is true
+	queue  []Event   // at most queueLength, as slots bounds it
+	closed bool
+}
+
+// NewRecorder returns a Recorder whose goroutine runs until Close.
+func NewRecorder(sink Sink, log *zap.Logger) *Recorder {
+	r := &Recorder{
+		sink:  sink,
+		log:   log,
+		slots: make(chan struct{}, queueLength),
+		done:  make(chan struct{}),
+	}
+	r.wake.L = &r.mu
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	go r.run()
+	return r
+}
+
+// Record takes e and returns once it is queued, which is before it is durable.
+// While 4,096 events wait for the sink the caller is held back too, until ctx
+// ends; ctx counts for nothing else. An error says that e is in the log only.
+func (r *Recorder) Record(ctx context.Context, e Event) error {
+	if err := r.enqueue(ctx, e); err != nil {
+		r.logLost(e, err)
+		return fmt.Errorf("audit: recording an event: %w", err)
+	}
+	return nil
+}
+
+// Close refuses further events, waits until those queued are written, and
+// returns. When ctx ends first, the rest goes to the log at once, and the error
+// says so; a sink that ignores its context still holds Close up.
+func (r *Recorder) Close(ctx context.Context) error {
+	r.mu.Lock()
+	r.closed = true
+	r.wake.Signal()
+	r.mu.Unlock()
+
+	defer r.cancel()
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		r.cancel()
+		<-r.done
+		return fmt.Errorf("audit: closing the recorder, some events are in the log only: %w", context.Cause(ctx))
+	}
+}
+
+func (r *Recorder) enqueue(ctx context.Context, e Event) error {
+	select {
+	case r.slots <- struct{}{}: // also where ctx has ended: a session's last event mostly comes then
+	default:
+		select {
+		case r.slots <- struct{}{}:
+		case <-ctx.Done():
+			return fmt.Errorf("the queue is full: %w", context.Cause(ctx))
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		<-r.slots
+		return errClosed
+	}
+	r.queue = append(r.queue, e)
+	r.wake.Signal()
+	return nil
+}
+
+// run writes batches until the recorder is closed and the queue is empty.
+func (r *Recorder) run() {
+	defer close(r.done)
+	for {
+		batch := r.gather()
+		if len(batch) == 0 {
+			return
+		}
+		if err := r.write(batch); err != nil {
+			for _, e := range batch {
+				r.logLost(e, err)
+			}
+		}
+		for range batch {
+			<-r.slots
+		}
+	}
+}
+
+// gather waits for events and returns what is there, or nothing after Close.
+func (r *Recorder) gather() []Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.queue) == 0 && !r.closed {
+		r.wake.Wait()
+	}
+	n := min(len(r.queue), batchLength)
+	batch := r.queue[:n:n]
+	r.queue = r.queue[n:]
+	return batch
+}
+
+// write appends the batch, and tries again where that failed: a SQLite file
+// may be busy for a moment, a database server may restart.
+func (r *Recorder) write(batch []Event) error {
+	pause := firstPause
+	for try := 1; ; try++ {
+		err := r.append(batch)
+		if err == nil || try == tries {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+			pause *= 5
+		case <-r.ctx.Done():
+			return err
+		}
+	}
+}
+
+func (r *Recorder) append(batch []Event) error {
+	ctx, cancel := context.WithTimeout(r.ctx, tryTimeout)
+	defer cancel()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return r.sink.Append(ctx, batch)
+}
+
+func (r *Recorder) logLost(e Event, err error) {
+	r.log.Error("audit event not stored", zap.Any("event", e), zap.Error(err))
+}
