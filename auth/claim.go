@@ -1,0 +1,129 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"io"
+)
+
+// Outcome is how a login was decided; the zero value is Refused.
+type Outcome int
+
+// The outcomes.
+const (
+	Refused Outcome = iota
+	Accepted
+)
+
+// String returns the name that the audit uses.
+func (o Outcome) String() string {
+	if o == Accepted {
+		return "accepted"
+	}
+	return "refused"
+}
+
+// A Verdict is the decision about one attempt.
+type Verdict struct {
+	Outcome     Outcome
+	Reason      Reason // why it was refused
+	Factor      Factor // what let it in beside the password
+	WouldRefuse Reason // let in by observe mode alone; Required had refused for this reason
+	GrantID     string // the grant that the session lives under, for SessionEnded; "" where there is none
+	Familiar    bool   // the account has or had a grant from the source's network
+}
+
+// refused is the verdict for an expected no.
+func refused(reason Reason) Verdict { return Verdict{Reason: reason, Factor: FactorNone} }
+
+// A Claim is an attempt that was examined and waits for the upstream's word on the
+// password: ask the upstream with Password, then call Accept or Deny. Release it in
+// any case, or those who wait with the same secret wait until their deadline. A
+// claim belongs to one goroutine, and its password to whoever made the attempt.
+type Claim struct {
+	auth     *Authenticator
+	attempt  Attempt
+	password Secret
+	proof    proof
+	grants   []Grant // of the account, as examined
+	familiar bool
+	flight   *flight  // where this claim leads one
+	verdict  *Verdict // once there is one
+}
+
+// A proof is what an attempt brings beside its password, and settles the claim once
+// the upstream has judged that. Each factor is a type of its own in a file of
+// its own, chosen in Authenticator.examine.
+type proof interface {
+	// accepted decides about a right password.
+	accepted(ctx context.Context, c *Claim) (Verdict, error)
+	// denied does what a wrong password calls for.
+	denied(ctx context.Context, c *Claim) error
+}
+
+// Password returns what the upstream is asked: the secret, or what stands before
+// the code. It shares the attempt's memory.
+func (c *Claim) Password() Secret { return c.password }
+
+// Decided returns the verdict, once there is one. A claim may come decided: then the
+// upstream isn't asked, as it has just refused the same secret on another
+// connection, or as there is nothing to ask.
+func (c *Claim) Decided() (Verdict, bool) {
+	if c.verdict == nil {
+		return Verdict{Factor: FactorNone}, false
+	}
+	return *c.verdict, true
+}
+
+// Accept says that the upstream found the password right, and returns the verdict,
+// which is durable by then: the code is spent, its grant written. After an error
+// nobody comes in, and the client is told to come back later. A session that
+// is let in must be reported with Authenticator.SessionEnded when it is over.
+func (c *Claim) Accept(ctx context.Context) (Verdict, error) {
+	if c.verdict != nil {
+		return *c.verdict, nil
+	}
+	v, err := c.proof.accepted(ctx, c)
+	if err != nil {
+		return Verdict{Factor: FactorNone, Familiar: c.familiar}, err
+	}
+	return c.settle(v), nil
+}
+
+// Deny says that the upstream found the password wrong. The verdict stands, also
+// beside an error, which then says that a grant could not be ended.
+func (c *Claim) Deny(ctx context.Context) (Verdict, error) {
+	if c.verdict != nil {
+		return *c.verdict, nil
+	}
+	err := c.proof.denied(ctx, c)
+	return c.settle(refused(WrongPassword)), err
+}
+
+// Release gives up a claim that has no verdict, such as when the upstream failed: the
+// next one that waits with the same secret takes its turn. It may be called at
+// any time and more than once.
+func (c *Claim) Release() { c.flight.land(nil) }
+
+// Format prints stars: the claim holds a password in a private field.
+func (c *Claim) Format(f fmt.State, _ rune) { io.WriteString(f, stars) }
+
+func (c *Claim) settle(v Verdict) Verdict {
+	v.Familiar = c.familiar
+	c.verdict = &v
+	if v.Outcome == Accepted {
+		c.auth.stays.begin(v.GrantID, c.auth.now())
+		c.flight.land(nil)
+	} else {
+		c.flight.land(&v)
+	}
+	return v
+}
+
+// without is the verdict for a right password and no second factor.
+func (c *Claim) without(lacks Reason) Verdict {
+	if lacks != "" && c.attempt.Mode != Observe {
+		return refused(lacks)
+	}
+	return Verdict{Outcome: Accepted, Factor: FactorNone, WouldRefuse: lacks}
+}
