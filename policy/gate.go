@@ -1,0 +1,211 @@
+package policy
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"hash/maphash"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	countersIdle = 25 * time.Hour      // the longest bucket is full again after a day
+	familiarIdle = 90 * 24 * time.Hour // an account that signs in less often is new everywhere
+)
+
+// A Gate decides what may happen and remembers what did. Its zero value is ready,
+// with the default limits. Set Limits before the first call.
+type Gate struct {
+	Limits Limits
+
+	once      sync.Once
+	limits    Limits // with defaults
+	key       [32]byte
+	seed      maphash.Seed
+	addresses *table[netip.Prefix, *addressEntry] // by site
+	accounts  *table[string, *accountEntry]
+	familiar  *table[string, *familiarEntry] // by account
+	slots     slots
+}
+
+func (g *Gate) start() {
+	g.once.Do(func() {
+		g.limits = g.Limits.withDefaults()
+		rand.Read(g.key[:]) // never fails
+		g.seed = maphash.MakeSeed()
+		g.addresses = newTable[netip.Prefix](maxCached, maxHeld, countersIdle,
+			func() *addressEntry { return newAddressEntry(g.limits) })
+		g.accounts = newTable[string](maxCached, maxHeld, countersIdle,
+			func() *accountEntry { return new(accountEntry) })
+		g.familiar = newTable[string](maxCached, maxHeld, familiarIdle,
+			func() *familiarEntry { return new(familiarEntry) })
+		g.slots.sites = make(map[netip.Prefix]int)
+		g.slots.accounts = make(map[string]int)
+		g.slots.pairs = make(map[pair]int)
+	})
+}
+
+// Begin decides whether an attempt may be judged now. Until its trial ends it counts
+// as if it failed: forty attempts at once can't pass a limit of ten. The trial
+// is nil when the attempt is refused.
+func (g *Gate) Begin(addr netip.Addr, account string) (Decision, *Trial) {
+	d, t, _ := g.begin(addr, account)
+	return d, t
+}
+
+// Await is Begin for callers that can wait: where only attempts in flight stand in
+// the way, as when an office's mail programs come back all at once, it waits
+// until one of them ends. It returns Begin's refusal when ctx ends first.
+func (g *Gate) Await(ctx context.Context, addr netip.Addr, account string) (Decision, *Trial) {
+	for {
+		d, t, settled := g.begin(addr, account)
+		if settled == nil {
+			return d, t
+		}
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			return d, t
+		}
+	}
+}
+
+// begin gathers the facts, judges, and counts an allowed attempt as in flight.
+// Where only attempts in flight refuse it, settled is closed when one of them ends.
+func (g *Gate) begin(addr netip.Addr, account string) (d Decision, t *Trial, settled <-chan struct{}) {
+	g.start()
+	now := time.Now()
+	t = &Trial{gate: g, source: SourceOf(addr), account: strings.Clone(account)} // it may be part of a long line
+	network := t.source.Network()
+	g.familiar.with(t.account, now, func(e *familiarEntry) {
+		t.familiar = slices.Contains(e.networks, network)
+	})
+
+	// Each step judges what is known so far, and counts under the same lock, or
+	// else two attempts could take the last place. No two locks are held at once.
+	f := facts{observe: g.limits.Observe, account: accountFacts{familiar: true}}
+	g.addresses.with(t.source.Site(), now, func(e *addressEntry) {
+		f.address = e.facts(now)
+		d = judge(f)
+		settled = e.flying.enter(d)
+	})
+	if !d.Allowed {
+		return d, nil, settled
+	}
+	if t.familiar {
+		return d, t, nil
+	}
+	g.accounts.with(t.account, now, func(e *accountEntry) {
+		f.account = e.facts(now, g.limits.AccountFailures)
+		d = judge(f)
+		settled = e.flying.enter(d)
+	})
+	if !d.Allowed {
+		t.leaveAddress(now, false)
+		return d, nil, settled
+	}
+	return d, t, nil
+}
+
+// A Trial is an attempt that is being judged. It ends with one of its methods;
+// the first call counts, and more do nothing.
+type Trial struct {
+	gate     *Gate
+	source   Source
+	account  string
+	familiar bool // when it began
+	ended    atomic.Bool
+}
+
+// Failed says that the attempt was wrong. It is charged to the address, and to the
+// account where the network is new to it, unless the same secret, known by its
+// [Gate.Digest], was wrong for that account from that site before.
+func (t *Trial) Failed(digest [8]byte) {
+	if t.ended.Swap(true) {
+		return
+	}
+	now := time.Now()
+	again := false
+	sight := t.gate.sight(digest, t.source.Site())
+	if t.familiar {
+		t.gate.familiar.with(t.account, now, func(e *familiarEntry) { again = e.seen.again(sight) })
+	} else {
+		t.gate.accounts.with(t.account, now, func(e *accountEntry) {
+			e.flying.leave()
+			if again = e.seen.again(sight); !again {
+				e.charge(now, t.gate.limits)
+			}
+		})
+	}
+	t.leaveAddress(now, !again)
+}
+
+// Succeeded says that the account has signed in, second factor included: its
+// network is familiar from now on. A success clears no failure, or else an
+// owner's mail program would hand a guesser new tries all day.
+func (t *Trial) Succeeded() {
+	if t.ended.Swap(true) {
+		return
+	}
+	now := time.Now()
+	network := t.source.Network()
+	t.gate.familiar.with(t.account, now, func(e *familiarEntry) { e.add(network) })
+	t.leaveAccount(now)
+	t.leaveAddress(now, false)
+}
+
+// Release says that nobody could tell, as when the upstream is away. It charges
+// nothing. It may be deferred: after another method, and on nil, it does nothing.
+func (t *Trial) Release() {
+	if t == nil || t.ended.Swap(true) {
+		return
+	}
+	now := time.Now()
+	t.leaveAccount(now)
+	t.leaveAddress(now, false)
+}
+
+func (t *Trial) leaveAccount(now time.Time) {
+	if !t.familiar {
+		t.gate.accounts.with(t.account, now, func(e *accountEntry) { e.flying.leave() })
+	}
+}
+
+func (t *Trial) leaveAddress(now time.Time, failed bool) {
+	t.gate.addresses.with(t.source.Site(), now, func(e *addressEntry) {
+		e.flying.leave()
+		if failed {
+			e.charge(now)
+		}
+	})
+}
+
+// Digest is the name under which a wrong secret is remembered: keyed with a random
+// key that lives in this Gate only, and different for each account.
+func (g *Gate) Digest(account string, secret []byte) (digest [8]byte) {
+	g.start()
+	h := hmac.New(sha256.New, g.key[:])
+	var length [8]byte
+	binary.BigEndian.PutUint64(length[:], uint64(len(account)))
+	h.Write(length[:])
+	io.WriteString(h, account)
+	h.Write(secret)
+	copy(digest[:], h.Sum(nil))
+	return digest
+}
+
+// sight is a digest at a site, small enough to keep ten of for each account.
+func (g *Gate) sight(digest [8]byte, site netip.Prefix) uint64 {
+	return maphash.Comparable(g.seed, struct {
+		digest [8]byte
+		site   netip.Prefix
+	}{digest, site})
+}

@@ -1,0 +1,417 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	home  = netip.MustParseAddr("198.51.100.7")
+	hotel = netip.MustParseAddr("203.0.113.9")
+)
+
+// address returns the n-th of many addresses, each in a /24 of its own.
+func address(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(10 + n>>16), byte(n >> 8), byte(n), 1})
+}
+
+// fail makes one attempt with a wrong secret and returns the decision about it.
+func fail(g *Gate, addr netip.Addr, account, secret string) Decision {
+	d, trial := g.Begin(addr, account)
+	if trial != nil {
+		trial.Failed(g.Digest(account, []byte(secret)))
+	}
+	return d
+}
+
+// failures makes attempts with n distinct wrong secrets, and wants all judged.
+func failures(t *testing.T, g *Gate, addr netip.Addr, account string, n int) {
+	t.Helper()
+	for i := range n {
+		if d := fail(g, addr, account, fmt.Sprint(time.Now(), i)); !d.Allowed || d.Observed != "" {
+			t.Fatalf("attempt %d of %d from %s: %+v", i+1, n, addr, d)
+		}
+	}
+}
+
+func signIn(t *testing.T, g *Gate, addr netip.Addr, account string) {
+	t.Helper()
+	d, trial := g.Begin(addr, account)
+	if !d.Allowed {
+		t.Fatalf("%s from %s: %+v", account, addr, d)
+	}
+	trial.Succeeded()
+}
+
+// look returns the decision about an attempt whose outcome nobody learns.
+func look(g *Gate, addr netip.Addr, account string) Decision {
+	d, trial := g.Begin(addr, account)
+	trial.Release()
+	return d
+}
+
+// manyAccounts lets a test reach the limits of addresses without those of accounts.
+func manyAccounts() *Gate { return &Gate{Limits: Limits{AccountFailures: 1000}} }
+
+func TestAddressPerMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := manyAccounts()
+		failures(t, g, hotel, "alice", 10)
+		if d := look(g, hotel, "bob"); d != (Decision{Signal: AddressLimit, Wait: 6 * time.Second}) {
+			t.Fatalf("after ten failures: %+v", d)
+		}
+		if d := look(g, home, "bob"); !d.Allowed {
+			t.Fatalf("another address: %+v", d)
+		}
+		time.Sleep(6 * time.Second) // as Wait said
+		failures(t, g, hotel, "alice", 1)
+		if d := look(g, hotel, "alice"); d.Allowed {
+			t.Fatal("a second attempt after the wait for one")
+		}
+		time.Sleep(time.Minute)
+		failures(t, g, hotel, "alice", 10)
+	})
+}
+
+func TestAddressPerDay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := manyAccounts()
+		began := time.Now()
+		n := 0
+		for time.Since(began) < 24*time.Hour {
+			if d := fail(g, hotel, "alice", fmt.Sprint(n)); d.Allowed {
+				n++
+			} else {
+				time.Sleep(d.Wait)
+			}
+		}
+		if n < 99 || n > 100 { // a full bucket and what flows in during the day
+			t.Errorf("%d failures in the first day, want 50 and the 50 of the day", n)
+		}
+	})
+}
+
+func TestIPv6CountsPer64(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := manyAccounts()
+		for i := range 10 {
+			failures(t, g, netip.MustParseAddr(fmt.Sprintf("2001:db8:1:1::%d", i+1)), fmt.Sprint(i), 1)
+		}
+		if d := look(g, netip.MustParseAddr("2001:db8:1:1:ffff::1"), "alice"); d.Signal != AddressLimit {
+			t.Errorf("same /64: %+v", d)
+		}
+		if d := look(g, netip.MustParseAddr("2001:db8:1:2::1"), "alice"); !d.Allowed {
+			t.Errorf("next /64: %+v", d)
+		}
+	})
+}
+
+func TestGoodAttemptsCostNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate
+		for range 1000 {
+			signIn(t, &g, home, "alice")
+			_, trial := g.Begin(home, "alice")
+			trial.Release()
+		}
+		failures(t, &g, home, "alice", 10)
+	})
+}
+
+func TestParallelAttemptsKeepTheLimit(t *testing.T) {
+	for _, limits := range []Limits{
+		{AddressPerMinute: 10, AccountFailures: 1000},
+		{AddressPerMinute: 1000, AddressPerDay: 1000, AccountFailures: 10},
+	} {
+		g := &Gate{Limits: limits}
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var trials []*Trial
+		for range 40 {
+			wg.Go(func() {
+				if _, trial := g.Begin(hotel, "alice"); trial != nil {
+					mu.Lock()
+					trials = append(trials, trial)
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		if len(trials) != 10 {
+			t.Fatalf("%d of 40 parallel attempts were judged, want 10", len(trials))
+		}
+		for i, trial := range trials {
+			trial.Failed([8]byte{byte(i)})
+		}
+		if d := look(g, hotel, "alice"); d.Allowed {
+			t.Error("allowed after ten failures")
+		}
+	}
+}
+
+func TestTrialHasOneEffect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &Gate{Limits: Limits{AddressPerMinute: 2, AccountFailures: 2}}
+		_, trial := g.Begin(hotel, "alice")
+		trial.Release()
+		trial.Failed([8]byte{1})
+		trial.Failed([8]byte{2})
+		trial.Succeeded()
+		var none *Trial
+		none.Release()
+		failures(t, g, hotel, "alice", 1) // neither charged nor familiar
+		_, trial = g.Begin(hotel, "alice")
+		trial.Failed([8]byte{3})
+		trial.Release()
+		if d := look(g, hotel, "bob"); d.Signal != AddressLimit {
+			t.Errorf("address after two failures: %+v", d)
+		}
+		if d := look(g, address(1), "alice"); d.Signal != AccountLimit {
+			t.Errorf("account after two failures: %+v", d)
+		}
+	})
+}
+
+func TestAwait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate
+		const programs = 200 // an office behind one address
+		signIn(t, &g, home, "alice")
+		for range programs {
+			go func() {
+				d, trial := g.Await(t.Context(), home, "alice")
+				if !d.Allowed {
+					t.Errorf("a good attempt was refused: %+v", d)
+					return
+				}
+				time.Sleep(time.Second)
+				trial.Succeeded()
+			}()
+		}
+		time.Sleep(programs / 10 * time.Second) // ten at a time
+		synctest.Wait()
+		failures(t, &g, home, "alice", 10)
+	})
+}
+
+func TestAwaitEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &Gate{Limits: Limits{AddressPerMinute: 1}}
+		_, trial := g.Begin(hotel, "alice")
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if d, _ := g.Await(ctx, hotel, "alice"); d.Allowed || ctx.Err() == nil {
+			t.Errorf("with the only try in flight: %+v", d)
+		}
+		go func() {
+			time.Sleep(time.Second)
+			trial.Failed([8]byte{1})
+		}()
+		if d, _ := g.Await(t.Context(), hotel, "alice"); d.Signal != AddressLimit || d.Wait == 0 {
+			t.Errorf("after that failed: %+v", d)
+		}
+	})
+}
+
+// Nobody waits for what an attempt only touched before another limit refused it.
+func TestAwaitAfterRollback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &Gate{Limits: Limits{AddressPerMinute: 1, AccountFailures: 1}}
+		_, first := g.Begin(address(1), "alice")
+		for range 20 { // all at one address; the account is busy, the address mostly too
+			go func() {
+				d, trial := g.Await(t.Context(), hotel, "alice")
+				if !d.Allowed {
+					t.Errorf("%+v", d)
+					return
+				}
+				trial.Release()
+			}()
+		}
+		synctest.Wait()
+		first.Release()
+		synctest.Wait()
+		if d := look(g, hotel, "alice"); !d.Allowed {
+			t.Errorf("afterwards: %+v", d)
+		}
+	})
+}
+
+func TestAccountPenalty(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate
+		signIn(t, &g, home, "alice")
+		from := 0
+		for _, penalty := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+			for range 10 { // each guess from a network of its own
+				from++
+				failures(t, &g, address(from), "alice", 1)
+			}
+			if d := look(&g, hotel, "alice"); d != (Decision{Signal: AccountLimit, Wait: penalty * time.Minute}) {
+				t.Fatalf("stranger: %+v, want %d min", d, penalty)
+			}
+			signIn(t, &g, home, "alice") // the owner never notices
+			if d := look(&g, hotel, "bob"); !d.Allowed {
+				t.Fatalf("another account: %+v", d)
+			}
+			time.Sleep(penalty * time.Minute)
+			if d := look(&g, hotel, "alice"); !d.Allowed {
+				t.Fatalf("after %d min: %+v", penalty, d)
+			}
+		}
+		time.Sleep(25 * time.Hour)
+		for range 10 {
+			from++
+			failures(t, &g, address(from), "alice", 1)
+		}
+		if d := look(&g, hotel, "alice"); d.Wait != time.Minute {
+			t.Errorf("after a quiet day: %+v, want the first penalty", d)
+		}
+	})
+}
+
+func TestAccountFailuresAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate
+		for range 3 {
+			failures(t, &g, hotel, "alice", 9)
+			time.Sleep(time.Hour)
+		}
+	})
+}
+
+func TestFamiliarNetworks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate
+		for i := range 21 {
+			signIn(t, &g, address(i), "alice")
+		}
+		failures(t, &g, hotel, "alice", 10)
+		if d := look(&g, address(20).Next(), "alice"); !d.Allowed {
+			t.Errorf("the same /24: %+v", d)
+		}
+		if d := look(&g, address(1), "alice"); !d.Allowed {
+			t.Errorf("the twentieth network back: %+v", d)
+		}
+		if d := look(&g, address(0), "alice"); d.Signal != AccountLimit {
+			t.Errorf("the twenty-first: %+v", d)
+		}
+	})
+}
+
+// A phone repeats one stale password every 15 minutes for a month. Its household
+// isn't limited, whatever strangers throw at the account; ten guesses are.
+func TestStalePhone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate
+		signIn(t, &g, home, "alice")
+		for i := range 30 * 24 * 4 {
+			if d := fail(&g, home, "alice", "last year's"); !d.Allowed {
+				t.Fatalf("phone, after %d repeats: %+v", i, d)
+			}
+			for j := range 10 {
+				fail(&g, address(i), "alice", fmt.Sprint(i, j))
+			}
+			signIn(t, &g, home, "bob")
+			time.Sleep(15 * time.Minute)
+		}
+		failures(t, &g, home, "alice", 10)
+		if d := look(&g, home, "alice"); d.Signal != AddressLimit {
+			t.Errorf("after ten guesses: %+v", d)
+		}
+	})
+}
+
+func TestSameSecretCountsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate
+		for range 30 { // from where nobody ever signed in
+			if d := fail(&g, hotel, "alice", "wrong"); !d.Allowed {
+				t.Fatalf("%+v", d)
+			}
+		}
+		failures(t, &g, hotel, "alice", 9)
+		if d := look(&g, hotel, "alice"); d.Allowed {
+			t.Error("one repeated and nine more didn't make ten")
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate // the same secret elsewhere, or on another account, is another attempt
+		for i := range 10 {
+			if d := fail(&g, address(i), "alice", "wrong"); !d.Allowed {
+				t.Fatalf("%+v", d)
+			}
+			if d := fail(&g, hotel, fmt.Sprint(i), "wrong"); !d.Allowed {
+				t.Fatalf("%+v", d)
+			}
+		}
+		if d := look(&g, address(99), "alice"); d.Signal != AccountLimit {
+			t.Errorf("ten addresses: %+v", d)
+		}
+		if d := look(&g, hotel, "carol"); d.Signal != AddressLimit {
+			t.Errorf("ten accounts: %+v", d)
+		}
+	})
+}
+
+func TestDigest(t *testing.T) {
+	var g, other Gate
+	d := g.Digest("alice", []byte("x"))
+	if d != g.Digest("alice", []byte("x")) {
+		t.Error("not the same twice")
+	}
+	for name, e := range map[string][8]byte{
+		"another secret":   g.Digest("alice", []byte("y")),
+		"another account":  g.Digest("bob", []byte("x")),
+		"another boundary": g.Digest("alic", []byte("ex")),
+		"another key":      other.Digest("alice", []byte("x")),
+	} {
+		if d == e {
+			t.Errorf("%s: the same digest", name)
+		}
+	}
+}
+
+func TestObserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &Gate{Limits: Limits{Observe: true, ConnectionsBeforeLogin: 1}}
+		failures(t, g, hotel, "alice", 10)
+		if d := fail(g, hotel, "bob", "x"); d != (Decision{Allowed: true, Observed: AddressLimit}) {
+			t.Errorf("address: %+v", d)
+		}
+		if d := fail(g, home, "alice", "x"); d != (Decision{Allowed: true, Observed: AccountLimit}) {
+			t.Errorf("account: %+v", d)
+		}
+		g.Admit(hotel)
+		if d, _ := g.Admit(hotel); d.Signal != ConnectionsBeforeLogin {
+			t.Errorf("connections: %+v", d)
+		}
+	})
+}
+
+func BenchmarkBeginFailed(b *testing.B) {
+	for _, keys := range []int{1_000, 1_000_000} {
+		b.Run(fmt.Sprint(keys), func(b *testing.B) {
+			g := &Gate{Limits: Limits{AddressPerMinute: 1 << 30, AddressPerDay: 1 << 30, AccountFailures: 1 << 30}}
+			accounts := make([]string, 1024)
+			for i := range accounts {
+				accounts[i] = fmt.Sprint("user", i)
+			}
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				n++
+				d, trial := g.Begin(address(n%keys), accounts[n%len(accounts)])
+				if !d.Allowed {
+					b.Fatalf("%+v", d)
+				}
+				trial.Failed([8]byte{byte(n), byte(n >> 8), byte(n >> 16)})
+			}
+		})
+	}
+}

@@ -1,0 +1,105 @@
+package policy
+
+import (
+	"net/netip"
+	"sync"
+)
+
+// slots counts open connections. It needs no bound of its own: each count is of
+// connections that exist, and goes with the last of them.
+type slots struct {
+	mu          sync.Mutex
+	beforeLogin int
+	sites       map[netip.Prefix]int // before login
+	accounts    map[string]int       // after login
+	pairs       map[pair]int         // after login
+}
+
+type pair struct {
+	account string
+	site    netip.Prefix
+}
+
+// A Slot is the right to one connection, until it is released.
+type Slot struct {
+	once sync.Once
+	free func()
+}
+
+// Release gives the slot back. More calls do nothing, nor does one on a nil Slot.
+func (s *Slot) Release() {
+	if s != nil {
+		s.once.Do(s.free)
+	}
+}
+
+// Admit decides whether a new connection may begin, before anything is spent on
+// it, TLS least of all. The slot is held until login or the end; it is nil
+// when the connection is refused.
+func (g *Gate) Admit(addr netip.Addr) (Decision, *Slot) {
+	g.start()
+	site := SourceOf(addr).Site()
+	s := &g.slots
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := judgeAdmission(s.sites[site], s.beforeLogin, g.limits)
+	if !d.Allowed {
+		return d, nil
+	}
+	s.beforeLogin++
+	s.sites[site]++
+	return d, &Slot{free: func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.beforeLogin--
+		giveBack(s.sites, site)
+	}}
+}
+
+func judgeAdmission(site, total int, l Limits) Decision {
+	switch {
+	case site >= l.ConnectionsBeforeLogin:
+		return Decision{Signal: ConnectionsBeforeLogin}
+	case total >= l.TotalBeforeLogin:
+		return Decision{Signal: ConnectionsTotal}
+	}
+	return Decision{Allowed: true}
+}
+
+// Enter decides whether an account that has just logged in may have one more
+// session. The slot is held until the session's end; it is nil when refused.
+func (g *Gate) Enter(addr netip.Addr, account string) (Decision, *Slot) {
+	g.start()
+	at := pair{account, SourceOf(addr).Site()}
+	s := &g.slots
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := judgeEntry(s.pairs[at], s.accounts[account], g.limits)
+	if !d.Allowed {
+		return d, nil
+	}
+	s.pairs[at]++
+	s.accounts[account]++
+	return d, &Slot{free: func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		giveBack(s.pairs, at)
+		giveBack(s.accounts, account)
+	}}
+}
+
+func judgeEntry(pair, account int, l Limits) Decision {
+	switch {
+	case pair >= l.PerAccountAndAddress:
+		return Decision{Signal: ConnectionsAccountSource}
+	case account >= l.PerAccount:
+		return Decision{Signal: ConnectionsAccount}
+	}
+	return Decision{Allowed: true}
+}
+
+func giveBack[K comparable](counts map[K]int, key K) {
+	if counts[key]--; counts[key] == 0 {
+		delete(counts, key)
+	}
+}
