@@ -1,0 +1,125 @@
+// Package metrics is every number that we count, each named once.
+//
+// It knows Prometheus and HTTP, and nothing of ours: outcomes, reasons,
+// factors and signals are strings of the caller. They become labels, and every
+// value of a label is a time series kept for ever, so callers pass constants
+// from closed sets only: never a user name, an address or an error's text.
+//
+// A Metrics is safe for concurrent use.
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// A Step is a part of reaching the upstream.
+type Step string
+
+// The steps, in their order.
+const (
+	Dial     Step = "dial"
+	TLS      Step = "tls"
+	Greeting Step = "greeting"
+	Login    Step = "login"
+)
+
+// Metrics holds the counters of one process. The zero value is no use: see New.
+type Metrics struct {
+	// Accepted counts TCP connections, before anything was decided about them.
+	Accepted prometheus.Counter
+	// BeforeLogin and Relaying are the sessions that exist now; a session is in one of the two.
+	BeforeLogin, Relaying prometheus.Gauge
+	// HandshakeFailed counts TLS handshakes with clients that came to nothing.
+	HandshakeFailed prometheus.Counter
+	// FromClient and ToClient count octets relayed after login.
+	FromClient, ToClient prometheus.Counter
+
+	registry *prometheus.Registry
+	logins   *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	limited  *prometheus.CounterVec
+	upstream *prometheus.CounterVec
+}
+
+// New makes all counters, at zero, in a registry of their own, next to those
+// about the Go runtime and the process.
+func New() *Metrics {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	factory := promauto.With(registry)
+	sessions := factory.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "imapwarden_sessions",
+		Help: "Sessions now, by state.",
+	}, []string{"state"})
+	relayed := factory.NewCounterVec(prometheus.CounterOpts{
+		Name: "imapwarden_relayed_bytes_total",
+		Help: "Octets relayed after login, by direction.",
+	}, []string{"direction"})
+
+	m := &Metrics{
+		Accepted: factory.NewCounter(prometheus.CounterOpts{
+			Name: "imapwarden_connections_total",
+			Help: "Connections accepted.",
+		}),
+		BeforeLogin: sessions.WithLabelValues("before_login"),
+		Relaying:    sessions.WithLabelValues("relaying"),
+		HandshakeFailed: factory.NewCounter(prometheus.CounterOpts{
+			Name: "imapwarden_handshake_failures_total",
+			Help: "TLS handshakes with clients that failed.",
+		}),
+		FromClient: relayed.WithLabelValues("from_client"),
+		ToClient:   relayed.WithLabelValues("to_client"),
+
+		registry: registry,
+		logins: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "imapwarden_logins_total",
+			Help: "Login attempts, by outcome, reason and second factor.",
+		}, []string{"outcome", "reason", "factor"}),
+		duration: factory.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "imapwarden_login_duration_seconds",
+			Help: "From the last octet of the credentials to our answer, by outcome.",
+			// Good logins take an upstream's 10 ms; refusals wait for mfa.refusal_delay;
+			// mail programs give up after 20 s and more.
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 20},
+		}, []string{"outcome"}),
+		limited: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "imapwarden_limited_total",
+			Help: "Connections and attempts turned away by a limit, by signal.",
+		}, []string{"signal"}),
+		upstream: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "imapwarden_upstream_failures_total",
+			Help: "Upstreams that could not be used, by step.",
+		}, []string{"step"}),
+	}
+	// Known series begin at zero, or else the first failure of all is no increase.
+	for _, step := range []Step{Dial, TLS, Greeting, Login} {
+		m.upstream.WithLabelValues(string(step))
+	}
+	return m
+}
+
+// Login counts one attempt that was answered after the given time. The three
+// strings are those of the attempt's audit event.
+func (m *Metrics) Login(outcome, reason, factor string, took time.Duration) {
+	m.logins.WithLabelValues(outcome, reason, factor).Inc()
+	m.duration.WithLabelValues(outcome).Observe(took.Seconds())
+}
+
+// Limited counts one connection or attempt that a limit turned away. The signal
+// is the limit's name, such as "address_per_minute".
+func (m *Metrics) Limited(signal string) {
+	m.limited.WithLabelValues(signal).Inc()
+}
+
+// UpstreamFailed counts one upstream connection that was given up at step. A
+// password that the upstream refused is no failure of the upstream.
+func (m *Metrics) UpstreamFailed(step Step) {
+	m.upstream.WithLabelValues(string(step)).Inc()
+}
