@@ -1,0 +1,147 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"imapwarden/auth"
+)
+
+const (
+	selectAccounts = `SELECT a.name, a.created, t.id, t.sealed, t.created, t.confirmed, t.last_step
+		FROM accounts a LEFT JOIN authenticators t ON t.account = a.name`
+
+	spendStep = `UPDATE authenticators SET last_step = $1 WHERE id = $2 AND last_step < $1`
+)
+
+// Account returns the record of that name, or auth.ErrNoAccount.
+func (s *Store) Account(ctx context.Context, name string) (auth.Account, error) {
+	a, err := scanAccount(s.account.QueryRowContext(ctx, name))
+	if errors.Is(err, sql.ErrNoRows) {
+		return auth.Account{}, auth.ErrNoAccount
+	}
+	return a, s.failed("reading an account", err)
+}
+
+// Accounts returns at most limit records whose names come after the given one,
+// by name, octet by octet.
+func (s *Store) Accounts(ctx context.Context, after string, limit int) ([]auth.Account, error) {
+	const reading = "listing accounts"
+	rows, err := s.read.QueryContext(ctx, selectAccounts+` WHERE a.name > $1 ORDER BY a.name LIMIT $2`, after, max(limit, 0))
+	if err != nil {
+		return nil, s.failed(reading, err)
+	}
+	defer rows.Close()
+	var accounts []auth.Account
+	for rows.Next() {
+		a, err := scanAccount(rows)
+		if err != nil {
+			return nil, s.failed(reading, err)
+		}
+		accounts = append(accounts, a)
+	}
+	return accounts, s.failed(reading, rows.Err())
+}
+
+// A scanner is a *sql.Row or the current one of *sql.Rows.
+type scanner interface{ Scan(dest ...any) error }
+
+func scanAccount(row scanner) (auth.Account, error) {
+	var a auth.Account
+	var created int64
+	var id sql.NullString
+	var sealed []byte
+	var begun, confirmed, step sql.NullInt64
+	if err := row.Scan(&a.Name, &created, &id, &sealed, &begun, &confirmed, &step); err != nil {
+		return auth.Account{}, err
+	}
+	a.Created = fromMicros(created)
+	if id.Valid {
+		a.TOTP = &auth.TOTP{
+			ID:        id.String,
+			Sealed:    sealed,
+			Created:   fromMicros(begun.Int64),
+			Confirmed: fromMicros(confirmed.Int64),
+			LastStep:  step.Int64,
+		}
+	}
+	return a, nil
+}
+
+// PutAccount creates the record or replaces it whole, its authenticator included.
+func (s *Store) PutAccount(ctx context.Context, a auth.Account) error {
+	return s.update(ctx, "writing an account", func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO accounts (name, created) VALUES ($1, $2)
+			ON CONFLICT (name) DO UPDATE SET created = excluded.created`, a.Name, micros(a.Created))
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM authenticators WHERE account = $1`, a.Name); err != nil {
+			return err
+		}
+		if a.TOTP == nil {
+			return nil
+		}
+		t := a.TOTP
+		_, err = tx.ExecContext(ctx, `INSERT INTO authenticators (id, account, sealed, created, confirmed, last_step)
+			VALUES ($1, $2, $3, $4, $5, $6)`,
+			t.ID, a.Name, blob(t.Sealed), micros(t.Created), micros(t.Confirmed), t.LastStep)
+		return err
+	})
+}
+
+// RemoveAccount removes the record and its grants, or says auth.ErrNoAccount.
+func (s *Store) RemoveAccount(ctx context.Context, name string) error {
+	known := false
+	err := s.update(ctx, "removing an account", func(tx *sql.Tx) error {
+		removed, err := tx.ExecContext(ctx, `DELETE FROM accounts WHERE name = $1`, name)
+		if err != nil {
+			return err
+		}
+		if known, err = changed(removed); err != nil || !known {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `DELETE FROM grants WHERE account = $1`, name)
+		return err
+	})
+	if err == nil && !known {
+		return auth.ErrNoAccount
+	}
+	return err
+}
+
+// SpendStep sets LastStep where it is older than step, and with it puts g.
+func (s *Store) SpendStep(ctx context.Context, totp string, step int64, g *auth.Grant) (won bool, err error) {
+	err = s.update(ctx, "spending a code", func(tx *sql.Tx) error {
+		spent, err := tx.StmtContext(ctx, s.spend).ExecContext(ctx, step, totp)
+		if err != nil {
+			return err
+		}
+		if won, err = changed(spent); err != nil || !won || g == nil {
+			return err
+		}
+		return execGrant(ctx, tx.StmtContext(ctx, s.putGrant), *g)
+	})
+	return won && err == nil, err
+}
+
+// Confirm is SpendStep that also sets Confirmed.
+func (s *Store) Confirm(ctx context.Context, totp string, step int64, at time.Time) (won bool, err error) {
+	err = s.update(ctx, "confirming an authenticator", func(tx *sql.Tx) error {
+		confirmed, err := tx.ExecContext(ctx, `UPDATE authenticators SET last_step = $1, confirmed = $2
+			WHERE id = $3 AND last_step < $1`, step, micros(at), totp)
+		if err != nil {
+			return err
+		}
+		won, err = changed(confirmed)
+		return err
+	})
+	return won && err == nil, err
+}
+
+func changed(result sql.Result) (bool, error) {
+	n, err := result.RowsAffected()
+	return n > 0, err
+}

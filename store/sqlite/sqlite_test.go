@@ -1,0 +1,279 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"imapwarden/audit"
+	"imapwarden/auth"
+	"imapwarden/store/sqlite"
+	"imapwarden/store/storetest"
+)
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Store {
+		return open(t, filepath.Join(t.TempDir(), "a.db"))
+	})
+}
+
+func open(t *testing.T, path string) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), path)
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// raw opens the file as another program would.
+func raw(t *testing.T, path string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	must(t, err)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func TestFileIsPrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a ?#%20.db") // no part of it is a parameter
+	open(t, path)
+	for _, name := range []string{path, path + "-wal", path + "-shm"} {
+		info, err := os.Stat(name)
+		must(t, err)
+		if info.Mode() != 0o600 {
+			t.Errorf("%s: mode %v, want 0600", name, info.Mode())
+		}
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		must(t, os.WriteFile(path, []byte(content), 0o600))
+		return path
+	}
+	foreign := filepath.Join(dir, "foreign.db")
+	_, err := raw(t, foreign).Exec(`CREATE TABLE users (name TEXT)`)
+	must(t, err)
+	newer := filepath.Join(dir, "newer.db")
+	must(t, open(t, newer).Close())
+	_, err = raw(t, newer).Exec(`INSERT INTO imapwarden_schema (version_id, is_applied) VALUES (99, 1)`)
+	must(t, err)
+	must(t, os.Symlink(filepath.Join(dir, "gone"), filepath.Join(dir, "link.db")))
+
+	for _, test := range []struct{ name, path, want string }{
+		{"no name", "", "no file is named"},
+		{"no folder", filepath.Join(dir, "no", "a.db"), "the folder " + filepath.Join(dir, "no") + " doesn't exist: create it"},
+		{"a file for a folder", filepath.Join(file("plain", ""), "a.db"), "plain is not a folder"},
+		{"a folder for a file", dir, "is not a file"},
+		{"a link to nothing", filepath.Join(dir, "link.db"), "link.db"},
+		{"text", file("text.db", strings.Repeat("hostname = \"mail.example.org\"\n", 50)), "text.db: reading its schema: it is not a SQLite database"},
+		{"a damaged database", file("cut.db", "SQLite format 3\x00"+strings.Repeat("\xaa", 5000)), "cut.db"},
+		{"another program's database", foreign, "foreign.db belongs to another program"},
+		{"a newer schema", newer, "newer.db has schema 99, written by a newer imapwarden"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before, _ := os.ReadFile(test.path)
+			s, err := sqlite.Open(t.Context(), test.path)
+			if err == nil {
+				s.Close()
+				t.Fatal("opened")
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %q, want it to say %q", err, test.want)
+			}
+			if after, _ := os.ReadFile(test.path); string(after) != string(before) {
+				t.Error("the file was changed")
+			}
+		})
+	}
+	if _, err := os.Stat(filepath.Join(dir, "gone")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("a file was made where the link leads")
+	}
+}
+
+// fill writes one record of each kind; check wants them all.
+func fill(ctx context.Context, s *sqlite.Store) error {
+	account := auth.Account{Name: "alice", TOTP: &auth.TOTP{ID: "t", Sealed: []byte{1}, LastStep: 100}}
+	return errors.Join(
+		s.PutAccount(ctx, account),
+		s.PutGrant(ctx, auth.Grant{ID: "g", Account: "alice"}),
+		s.SetMark(ctx, "key", "1"),
+		s.Append(ctx, []audit.Event{{Kind: "login"}}),
+		spend(ctx, s, 101),
+	)
+}
+
+func spend(ctx context.Context, s *sqlite.Store, step int64) error {
+	won, err := s.SpendStep(ctx, "t", step, &auth.Grant{ID: "h", Account: "alice"})
+	if err == nil && !won {
+		err = errors.New("the step was spent already")
+	}
+	return err
+}
+
+func check(t *testing.T, s *sqlite.Store) {
+	t.Helper()
+	ctx := t.Context()
+	a, err := s.Account(ctx, "alice")
+	must(t, err)
+	if a.TOTP == nil || a.TOTP.LastStep != 101 {
+		t.Errorf("the authenticator is %+v, want one with step 101 spent", a.TOTP)
+	}
+	grants, err := s.Grants(ctx, "alice")
+	must(t, err)
+	mark, err := s.Mark(ctx, "key")
+	must(t, err)
+	events, err := s.Events(ctx, audit.Filter{})
+	must(t, err)
+	if len(grants) != 2 || mark != "1" || len(events) != 1 {
+		t.Errorf("got %d grants, mark %q and %d events; want 2, 1 and 1", len(grants), mark, len(events))
+	}
+	if spend(ctx, s, 101) == nil {
+		t.Error("a code that was used counted again")
+	}
+}
+
+func TestRecordsSurviveReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s := open(t, path)
+	must(t, fill(t.Context(), s))
+	must(t, s.Close())
+	if _, err := os.Stat(path + "-wal"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("closing left the WAL behind")
+	}
+	check(t, open(t, path))
+}
+
+// A power cut leaves the file and its WAL as they are at some moment.
+func TestRecordsSurviveACrash(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	must(t, fill(t.Context(), open(t, path)))
+	cut := filepath.Join(t.TempDir(), "b.db")
+	for _, suffix := range []string{"", "-wal"} {
+		content, err := os.ReadFile(path + suffix)
+		must(t, err)
+		must(t, os.WriteFile(cut+suffix, content, 0o600))
+	}
+	check(t, open(t, cut))
+}
+
+func TestTwoHandles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	stores := make([]*sqlite.Store, 2)
+	var wg sync.WaitGroup
+	for i := range stores { // both find an empty file, and migrate it
+		wg.Go(func() {
+			var err error
+			if stores[i], err = sqlite.Open(t.Context(), path); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, s := range stores {
+		if s == nil {
+			t.FailNow()
+		}
+		defer s.Close()
+	}
+	must(t, stores[0].PutAccount(t.Context(), auth.Account{Name: "alice", TOTP: &auth.TOTP{ID: "t"}}))
+
+	const steps = 50
+	wins := make([][steps + 1]bool, len(stores)*2)
+	for i := range wins {
+		s := stores[i%len(stores)]
+		wg.Go(func() {
+			for step := int64(1); step <= steps; step++ {
+				won, err := s.SpendStep(t.Context(), "t", step, nil)
+				if err != nil {
+					t.Error(err)
+				}
+				wins[i][step] = won
+				if err := s.Append(t.Context(), []audit.Event{{Kind: "login"}}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for step := 1; step <= steps; step++ {
+		n := 0
+		for i := range wins {
+			if wins[i][step] {
+				n++
+			}
+		}
+		// None where another handle had got ahead to a later step.
+		if n > 1 || step == steps && n != 1 {
+			t.Errorf("step %d has %d winners", step, n)
+		}
+	}
+	for _, s := range stores {
+		events, err := s.Events(t.Context(), audit.Filter{Limit: 1000})
+		must(t, err)
+		if want := len(wins) * steps; len(events) != want {
+			t.Errorf("got %d events, want %d", len(events), want)
+		}
+	}
+}
+
+func TestOpenWithCancelledContext(t *testing.T) {
+	ctx, cancel := context.WithDeadline(t.Context(), time.Time{})
+	defer cancel()
+	if s, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "a.db")); err == nil {
+		s.Close()
+		t.Error("opened")
+	} else if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want context.DeadlineExceeded", err)
+	}
+}
+
+// Processes that find the same migrations pending apply them once.
+func TestOpenTogether(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	must(t, open(t, path).Close())
+	other, err := raw(t, path).Conn(t.Context())
+	must(t, err)
+	defer other.Close()
+	for _, statement := range []string{ // back to before the first migration
+		`DROP TABLE authenticators`, `DROP TABLE accounts`, `DROP TABLE grants`, `DROP TABLE marks`, `DROP TABLE events`,
+		`DELETE FROM imapwarden_schema WHERE version_id > 0`,
+		`BEGIN IMMEDIATE`,
+	} {
+		_, err := other.ExecContext(t.Context(), statement)
+		must(t, err)
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			s, err := sqlite.Open(t.Context(), path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	time.Sleep(300 * time.Millisecond) // until all have seen what is pending, and wait to apply it
+	_, err = other.ExecContext(t.Context(), `ROLLBACK`)
+	must(t, err)
+	wg.Wait()
+}

@@ -1,0 +1,61 @@
+// Package store opens the place where records live, by its URL. The folders
+// below hold one engine each: sqlite, for one machine, and memory, for trying
+// things out. Package storetest holds what all of them promise.
+//
+// Stores know the domain, the domain doesn't know stores: the records and their
+// promises are described in package auth and package audit. A Store is safe for
+// concurrent use, and a SQLite file by several processes as well.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"imapwarden/audit"
+	"imapwarden/auth"
+	"imapwarden/store/memory"
+	"imapwarden/store/sqlite"
+)
+
+// An Engine is what each folder below implements.
+type Engine interface {
+	auth.Records
+	audit.Sink
+	// Events returns those that the filter chooses, oldest first. Of more
+	// than its limit, these are the newest.
+	Events(ctx context.Context, f audit.Filter) ([]audit.Event, error)
+	// Close ends all use of the store.
+	Close() error
+}
+
+// A Store keeps records and audit events.
+type Store struct{ Engine }
+
+// Open opens the store at url: "sqlite:PATH", a file that is made on first use,
+// or "memory:", which forgets everything at the end of the process.
+func Open(ctx context.Context, url string) (*Store, error) {
+	// Only the scheme may show up in errors: what follows it may hold a password.
+	scheme, rest, found := strings.Cut(url, ":")
+	if !found {
+		return nil, errors.New("store: the URL has no scheme: write sqlite:PATH or memory:")
+	}
+	var engine Engine
+	var err error
+	switch scheme {
+	case "sqlite":
+		engine, err = sqlite.Open(ctx, rest)
+	case "memory":
+		if rest != "" {
+			return nil, errors.New("store: memory: takes nothing after the colon")
+		}
+		engine = memory.New()
+	default:
+		return nil, fmt.Errorf("store: unknown scheme %q: use sqlite:PATH or memory:", scheme)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Store{engine}, nil
+}
