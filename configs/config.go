@@ -1,0 +1,187 @@
+// Package configs is the configuration: its types, loading, defaults, and the
+// check that serve and `imapwarden check` share. It is plain data and imports
+// nothing of ours; cmd/imapwarden/serve.go turns it into each package's settings.
+//
+// The annotated example, imapwarden.toml, is embedded, and a test holds it equal
+// to Default. A loaded Config is not changed any more and may be read by all.
+package configs
+
+import "net/netip"
+
+// Config is a whole configuration file. The names of the keys are an interface.
+type Config struct {
+	Hostname      string     `toml:"hostname"`       // how we call ourselves: greeting, otpauth issuer
+	DefaultDomain string     `toml:"default_domain"` // completes bare account names; "" leaves them
+	Listeners     []Listener `toml:"listener"`
+	TLS           TLS        `toml:"tls"`
+	Upstreams     []Upstream `toml:"upstream"`
+	Routes        []Route    `toml:"route"`
+	MFA           MFA        `toml:"mfa"`
+	Rules         []Rule     `toml:"rule"`
+	Limits        Limits     `toml:"limits"`
+	Timeouts      Timeouts   `toml:"timeouts"`
+	Store         Store      `toml:"store"`
+	Shared        Shared     `toml:"shared"`
+	Portal        Portal     `toml:"portal"`
+	Admin         Admin      `toml:"admin"`
+	Metrics       Metrics    `toml:"metrics"`
+	Log           Log        `toml:"log"`
+	Audit         Audit      `toml:"audit"`
+}
+
+// A Listener is one address that clients connect to.
+type Listener struct {
+	Address        string         `toml:"address"` // host:port
+	TLS            string         `toml:"tls"`     // "implicit" or "starttls"
+	TrustedProxies []netip.Prefix `toml:"trusted_proxies"`
+}
+
+// TLS is what clients meet.
+type TLS struct {
+	Certificates []Certificate `toml:"certificates"`
+	MinVersion   string        `toml:"min_version"` // "1.2" or "1.3"
+	ClientCA     string        `toml:"client_ca"`
+	ACME         ACME          `toml:"acme"`
+}
+
+// A Certificate is a chain and its private key, both PEM files.
+type Certificate struct {
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
+}
+
+// ACME asks a certificate authority for certificates (RFC 8555).
+type ACME struct {
+	Domains   []string `toml:"domains"`
+	Email     string   `toml:"email"`
+	Directory string   `toml:"directory"`
+	CA        string   `toml:"ca"`
+	Challenge string   `toml:"challenge"`
+}
+
+// An Upstream is an IMAP server behind us.
+type Upstream struct {
+	Name           string `toml:"name"`
+	Address        string `toml:"address"`         // host:port
+	TLS            string `toml:"tls"`             // "starttls", "implicit" or "none"
+	AllowPlaintext bool   `toml:"allow_plaintext"` // lets tls = "none" leave loopback and private networks
+	CA             string `toml:"ca"`              // PEM file of a private CA; "" is the system's
+	ServerName     string `toml:"server_name"`     // name to verify; "" is the address's host
+	Login          string `toml:"login"`           // "replay" or "master"
+	Master         Master `toml:"master"`
+	Forward        string `toml:"forward"` // "id", "proxy-v2" or "off"
+}
+
+// Master is the upstream's master user, for login = "master".
+type Master struct {
+	User         string `toml:"user"`
+	PasswordFile string `toml:"password_file"`
+	Style        string `toml:"style"`     // "authzid" or "separator"
+	Separator    string `toml:"separator"` // between account and master user
+}
+
+// A Route sends a domain's accounts, or one account, to an upstream. The first
+// that fits counts; where none does, the first upstream.
+type Route struct {
+	Domain   string `toml:"domain"`
+	Account  string `toml:"account"`
+	Upstream string `toml:"upstream"`
+}
+
+// MFA is the second factor.
+type MFA struct {
+	Mode          string   `toml:"mode"`           // "required", "optional" or "observe"
+	CodeSeparator string   `toml:"code_separator"` // "": the last six digits; else split at the last one
+	RefusalDelay  Duration `toml:"refusal_delay"`  // a refusal comes no sooner
+	Grant         Grant    `toml:"grant"`
+}
+
+// Grant is how long and from where the password alone is enough after a code.
+type Grant struct {
+	From       string    `toml:"from"` // "network", "tls-client", "both" or "off"
+	IPv4Prefix int       `toml:"ipv4_prefix"`
+	IPv6Prefix int       `toml:"ipv6_prefix"`
+	Absolute   Duration  `toml:"absolute"`
+	Idle       Duration  `toml:"idle"` // from the end of the last session under it
+	TLSClient  TLSClient `toml:"tls_client"`
+}
+
+// TLSClient has the limits of grants that are bound to a TLS client.
+type TLSClient struct {
+	Absolute Duration `toml:"absolute"`
+	Idle     Duration `toml:"idle"`
+}
+
+// A Rule decides about attempts that all its matchers fit.
+type Rule struct {
+	Accounts     []string       `toml:"accounts"`
+	Networks     []netip.Prefix `toml:"networks"`
+	Countries    []string       `toml:"countries"`
+	Action       string         `toml:"action"`
+	SecondFactor string         `toml:"second_factor"`
+	ReadOnly     bool           `toml:"read_only"`
+	MaxSessions  int            `toml:"max_sessions"`
+}
+
+// Limits bound what strangers can try. Counts are of failures: good logins cost nothing.
+type Limits struct {
+	Mode                   string   `toml:"mode"`                        // "enforce" or "observe"
+	AddressPerMinute       int      `toml:"address_per_minute"`          // failed attempts of one address (IPv6: its /64)
+	AddressPerDay          int      `toml:"address_per_day"`             // the same over a day
+	AccountFailures        int      `toml:"account_failures"`            // failed attempts on one account from unfamiliar networks...
+	AccountPenalty         Duration `toml:"account_penalty"`             // ...then these wait so long
+	Refusals               int      `toml:"refusals"`                    // so many end a connection
+	ConnectionsBeforeLogin int      `toml:"connections_before_login"`    // of one address
+	TotalBeforeLogin       int      `toml:"total_before_login"`          // of all addresses together
+	PerAccountAndAddress   int      `toml:"connections_account_address"` // after login
+	PerAccount             int      `toml:"connections_account"`         // after login
+}
+
+// Timeouts bound each state of a session.
+type Timeouts struct {
+	Handshake       Duration `toml:"handshake"`       // TLS
+	Command         Duration `toml:"command"`         // from a command's first octet to its last
+	Unauthenticated Duration `toml:"unauthenticated"` // from accept to a good login
+	Login           Duration `toml:"login"`           // one attempt, the upstream's part included
+	Write           Duration `toml:"write"`           // a client or upstream that doesn't read
+	Idle            Duration `toml:"idle"`            // no octet in either direction after login
+	Drain           Duration `toml:"drain"`           // after SIGTERM, until relays are cut
+}
+
+// Store is where records live.
+type Store struct {
+	URL     string `toml:"url"`      // sqlite:PATH, memory: or postgres://...
+	KeyFile string `toml:"key_file"` // made on first start, mode 0600
+}
+
+// Shared is what several machines share.
+type Shared struct {
+	Redis string `toml:"redis"`
+}
+
+// Portal is the self-service site.
+type Portal struct {
+	Address string `toml:"address"`
+	URL     string `toml:"url"`
+}
+
+// Admin is the socket that the command line talks to.
+type Admin struct {
+	Socket string `toml:"socket"` // "" turns it off
+}
+
+// Metrics is the endpoint for Prometheus and health checks.
+type Metrics struct {
+	Address string `toml:"address"` // "" turns it off
+}
+
+// Log is how and what we log, to standard error.
+type Log struct {
+	Level  string `toml:"level"`  // "debug", "info", "warn" or "error"
+	Format string `toml:"format"` // "json" or "console"
+}
+
+// Audit is where audit events go besides the store.
+type Audit struct {
+	File string `toml:"file"`
+}

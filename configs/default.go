@@ -1,0 +1,65 @@
+package configs
+
+import "time"
+
+// Default returns the configuration of a file that says nothing. It can't be
+// served as it is: hostname, listener, tls.certificates and upstream have no default.
+func Default() *Config {
+	return &Config{
+		TLS: TLS{MinVersion: "1.2", ACME: ACME{Challenge: "tls-alpn-01"}},
+		MFA: MFA{
+			Mode:         "required",
+			RefusalDelay: Duration(2 * time.Second),
+			Grant: Grant{
+				From:       "network",
+				IPv4Prefix: 24,
+				IPv6Prefix: 64,
+				Absolute:   Duration(12 * time.Hour),
+				Idle:       Duration(time.Hour),
+				TLSClient:  TLSClient{Absolute: Duration(30 * day), Idle: Duration(7 * day)},
+			},
+		},
+		Limits: Limits{
+			Mode:                   "enforce",
+			AddressPerMinute:       10,
+			AddressPerDay:          50,
+			AccountFailures:        10,
+			AccountPenalty:         Duration(time.Minute),
+			Refusals:               3,
+			ConnectionsBeforeLogin: 40,
+			TotalBeforeLogin:       4000,
+			PerAccountAndAddress:   20,
+			PerAccount:             50,
+		},
+		Timeouts: Timeouts{
+			Handshake:       Duration(10 * time.Second),
+			Command:         Duration(30 * time.Second),
+			Unauthenticated: Duration(3 * time.Minute),
+			Login:           Duration(15 * time.Second),
+			Write:           Duration(30 * time.Second),
+			Idle:            Duration(35 * time.Minute),
+			Drain:           Duration(30 * time.Second),
+		},
+		Store: Store{
+			URL:     "sqlite:/var/lib/imapwarden/imapwarden.db",
+			KeyFile: "/var/lib/imapwarden/master.key",
+		},
+		Admin:   Admin{Socket: "/run/imapwarden/admin.sock"},
+		Metrics: Metrics{Address: "127.0.0.1:9993"},
+		Log:     Log{Level: "info", Format: "json"},
+	}
+}
+
+// DefaultListener returns a [[listener]] that says nothing.
+func DefaultListener() Listener { return Listener{TLS: "implicit"} }
+
+// DefaultUpstream returns an [[upstream]] that says nothing.
+func DefaultUpstream() Upstream {
+	return Upstream{
+		Name:    "default",
+		TLS:     "starttls",
+		Login:   "replay",
+		Master:  Master{Style: "authzid"},
+		Forward: "id",
+	}
+}

@@ -1,0 +1,103 @@
+package configs
+
+import (
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The example has the defaults in it, and nobody who starts from it is warned.
+func TestExampleIsDefault(t *testing.T) {
+	dir := folder(t)
+	got, problems := Parse(filepath.Join(dir, "w.toml"), []byte(strings.ReplaceAll(Example, "/etc/imapwarden/", dir+"/")))
+	if got == nil || len(problems) > 0 {
+		t.Fatalf("not loaded: %v", problems)
+	}
+	if len(got.Listeners) == 0 || len(got.Upstreams) == 0 || len(got.TLS.Certificates) == 0 {
+		t.Error("it doesn't show what is required")
+	}
+	got.Hostname, got.Listeners, got.TLS.Certificates, got.Upstreams = "", nil, nil, nil
+	if diff := cmp.Diff(Default(), got); diff != "" {
+		t.Errorf("other values than the defaults (-want +got):\n%s", diff)
+	}
+}
+
+// Every key is in the example with something said about it, in use or behind a "#".
+func TestExampleHasEveryKey(t *testing.T) {
+	var visit func(reflect.Type, string)
+	visit = func(table reflect.Type, header string) {
+		for field := range table.Fields() {
+			key, kind := field.Tag.Get("toml"), field.Type
+			if kind.Kind() == reflect.Slice {
+				kind = kind.Elem()
+			}
+			if isTable := kind.Kind() == reflect.Struct && kind.PkgPath() == table.PkgPath(); isTable {
+				visit(kind, strings.TrimPrefix(header+"."+key, "."))
+				continue
+			}
+			if !keyPattern(key).MatchString(section(header)) {
+				t.Errorf("%s.%s isn't explained", header, key)
+			}
+		}
+	}
+	visit(reflect.TypeFor[Config](), "")
+}
+
+func keyPattern(key string) *regexp.Regexp {
+	return regexp.MustCompile(`(?m)(^#? *|[{,] )` + key + ` *=`)
+}
+
+// section is the part of the example with a table's keys: after its header, or,
+// where it is written inline, the line with its name.
+func section(header string) string {
+	name := header[strings.LastIndex(header, ".")+1:]
+	if header == "" {
+		return Example[:strings.Index(Example, "\n[")]
+	}
+	var all string
+	for _, i := range regexp.MustCompile(`(?m)^(# )?\[+`+regexp.QuoteMeta(header)+`\]`).FindAllStringIndex(Example, -1) {
+		rest := Example[i[1]:]
+		if end := regexp.MustCompile(`(?m)^(# )?\[[a-z\[]`).FindStringIndex(rest); end != nil {
+			rest = rest[:end[0]]
+		}
+		all += rest
+	}
+	if all != "" {
+		return all
+	}
+	if i := keyPattern(name).FindStringIndex(Example); i != nil {
+		rest := Example[i[0]:]
+		return rest[:strings.Index(rest, "}")]
+	}
+	return ""
+}
+
+func TestDovecotExample(t *testing.T) {
+	doveconf, err := exec.LookPath("doveconf")
+	if err != nil {
+		t.Skip("needs dovecot-core")
+	}
+	path := filepath.Join(t.TempDir(), "dovecot.conf")
+	write(t, path, DovecotExample)
+	out, err := exec.CommandContext(t.Context(), doveconf, "-c", path, "-h", "login_trusted_networks").CombinedOutput()
+	if got := strings.TrimSpace(string(out)); err != nil || got != "127.0.0.1 ::1" {
+		t.Errorf("doveconf: %v: %q", err, got)
+	}
+}
+
+func TestServiceUnit(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("needs systemd")
+	}
+	path := filepath.Join(t.TempDir(), "imapwarden.service")
+	write(t, path, strings.ReplaceAll(ServiceUnit, "/usr/local/bin/imapwarden", "/bin/true"))
+	if out, err := exec.CommandContext(t.Context(), analyze, "verify", "--man=no", path).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}

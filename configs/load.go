@@ -1,0 +1,133 @@
+package configs
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Load reads and checks a configuration file. It returns every problem at once, in
+// the order of the file; the Config is nil where one of them is not just a warning.
+func Load(path string) (*Config, []Problem) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, []Problem{{
+			File:    path,
+			Message: fmt.Sprintf("can't be read: %v; name another file with --config or $IMAPWARDEN_CONFIG", reason(err)),
+		}}
+	}
+	return Parse(path, data)
+}
+
+// Parse is Load for a file's content. Relative paths in it start from name's folder.
+// Certificates and other files that it names are read.
+func Parse(name string, data []byte) (*Config, []Problem) {
+	config := Default()
+	doc := newDocument(name, data)
+	doc.decode(config)
+	config.resolve(filepath.Dir(name))
+	config.fold()
+	(&checker{doc, config}).check()
+
+	// What has no line is missing altogether: say it last, close to the prompt.
+	slices.SortStableFunc(doc.problems, func(a, b Problem) int {
+		return cmp.Or(-cmp.Compare(min(a.Line, 1), min(b.Line, 1)), cmp.Compare(a.Line, b.Line))
+	})
+	if slices.ContainsFunc(doc.problems, func(p Problem) bool { return !p.Warning }) {
+		return nil, doc.problems
+	}
+	return config, doc.problems
+}
+
+// resolve makes every relative path absolute, so that it doesn't matter where the
+// program was started.
+func (c *Config) resolve(folder string) {
+	if absolute, err := filepath.Abs(folder); err == nil {
+		folder = absolute
+	}
+	paths := []*string{&c.TLS.ClientCA, &c.TLS.ACME.CA, &c.Store.KeyFile, &c.Admin.Socket, &c.Audit.File}
+	for i := range c.TLS.Certificates {
+		paths = append(paths, &c.TLS.Certificates[i].Cert, &c.TLS.Certificates[i].Key)
+	}
+	for i := range c.Upstreams {
+		paths = append(paths, &c.Upstreams[i].CA, &c.Upstreams[i].Master.PasswordFile)
+	}
+	for _, path := range paths {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(folder, *path)
+		}
+	}
+	if path, ok := strings.CutPrefix(c.Store.URL, "sqlite:"); ok && path != "" && !filepath.IsAbs(path) {
+		c.Store.URL = "sqlite:" + filepath.Join(folder, path)
+	}
+}
+
+// fold lower-cases the names that are compared with accounts, which are case-folded.
+func (c *Config) fold() {
+	c.DefaultDomain = strings.ToLower(c.DefaultDomain)
+	for i := range c.Routes {
+		c.Routes[i].Domain = strings.ToLower(c.Routes[i].Domain)
+		c.Routes[i].Account = strings.ToLower(c.Routes[i].Account)
+	}
+}
+
+// A document is a configuration file: its lines, where each key stands, and what is
+// wrong with it so far.
+type document struct {
+	name     string
+	data     []byte
+	lines    []string
+	place    map[string]int  // line of each key, like "listener[1].tls"
+	failed   map[string]bool // keys with an error: one error a key is enough
+	damaged  bool            // parts didn't parse, so what is missing may only be hidden
+	problems []Problem
+}
+
+func newDocument(name string, data []byte) *document {
+	d := &document{name: name, data: data, place: map[string]int{}, failed: map[string]bool{}}
+	for line := range bytes.Lines(data) {
+		d.lines = append(d.lines, strings.TrimRight(string(line), "\r\n"))
+	}
+	return d
+}
+
+// add records a problem of a key, at its line or that of the nearest table around
+// it, unless the key or a table around it is known to be wrong already.
+func (d *document) add(key, message string, warning bool) {
+	line := 0
+	for k := key; k != ""; k = parent(k) {
+		if d.failed[k] {
+			return
+		}
+		line = cmp.Or(line, d.place[k])
+	}
+	d.failed[key] = !warning
+	d.addAt(line, key, message, warning)
+}
+
+func (d *document) addAt(line int, key, message string, warning bool) {
+	p := Problem{File: d.name, Line: line, Key: key, Message: redact(message), Warning: warning}
+	if line > 0 && line <= len(d.lines) {
+		p.Text = redact(strings.TrimSpace(d.lines[line-1]))
+	}
+	d.problems = append(d.problems, p)
+}
+
+// parent of "listener[1].tls" is "listener[1]", and of that "listener".
+func parent(key string) string {
+	return key[:max(0, strings.LastIndexAny(key, ".["))]
+}
+
+// reason is what the system said, without the path that the message names anyway.
+func reason(err error) error {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathErr.Err
+	}
+	return err
+}

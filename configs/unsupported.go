@@ -1,0 +1,35 @@
+package configs
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// unsupported refuses settings that have a name but aren't implemented, so that
+// nobody relies on one that does nothing. Whoever implements one removes its line.
+func (c *checker) unsupported() {
+	no := func(key string, set bool, instead string) {
+		if set {
+			c.add(key, fmt.Sprintf("%s: this version can't do that yet: %s", key, instead), false)
+		}
+	}
+	standard := Default()
+	for i, l := range c.Listeners {
+		no(fmt.Sprintf("listener[%d].trusted_proxies", i), len(l.TrustedProxies) > 0, "remove it, and let clients connect directly")
+	}
+	no("tls.client_ca", c.TLS.ClientCA != "", "remove it")
+	no("tls.acme", !reflect.DeepEqual(c.TLS.ACME, standard.TLS.ACME), "remove it, and name files in tls.certificates; they are read again when they change")
+	for i, u := range c.Upstreams {
+		key := fmt.Sprintf("upstream[%d]", i)
+		no(key+".login", u.Login == "master", `use "replay"`)
+		no(key+".master", u.Master != DefaultUpstream().Master, "remove it")
+		no(key+".forward", u.Forward == "proxy-v2", `use "id"`)
+	}
+	no("mfa.grant.from", c.MFA.Grant.From == "tls-client" || c.MFA.Grant.From == "both", `use "network" or "off"`)
+	no("rule", len(c.Rules) > 0, "remove every [[rule]]")
+	no("store.url", strings.HasPrefix(c.Store.URL, "postgres:") || strings.HasPrefix(c.Store.URL, "postgresql:"), `use "sqlite:" and the path of a file`)
+	no("shared.redis", c.Shared.Redis != "", "remove it; each machine limits by itself")
+	no("portal.address", c.Portal.Address != "", "remove it")
+	no("audit.file", c.Audit.File != "", "remove it; audit events are in the store")
+}
