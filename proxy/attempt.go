@@ -1,0 +1,261 @@
+package proxy
+
+import (
+	"context"
+	"net/netip"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+
+	"imapwarden/audit"
+	"imapwarden/auth"
+	"imapwarden/imap"
+	"imapwarden/policy"
+)
+
+// RFC 4616, section 2 has 255 octets for the user name. A secret may be longer, for it
+// is a password and a code.
+const (
+	maxUsername = 255
+	maxSecret   = 512
+)
+
+// Reasons of the proxy's own, beside those of auth and the signals of policy.
+const (
+	reasonMalformed    = "malformed-credentials"
+	reasonName         = "malformed-name"
+	reasonForeign      = "foreign-authzid"
+	reasonUnavailable  = "upstream-unavailable"
+	reasonStore        = "store-unavailable"
+	reasonInterrupted  = "interrupted"
+	reasonNotJudgedYet = "not-judged"
+)
+
+// An attempt is one presented set of credentials and what became of it.
+type attempt struct {
+	session *session
+	tag     string
+	began   time.Time
+	ctx     context.Context // ends when an answer is due
+	cancel  context.CancelFunc
+
+	username string
+	authzid  string
+	secret   auth.Secret
+	account  string // once the name has passed
+	foreign  bool   // the authzid is somebody else's
+
+	trial *policy.Trial // the place in policy's counts
+	claim *auth.Claim   // what auth made of the secret
+
+	outcome audit.Outcome // until judged: Refused
+	reason  string
+	rule    string // what policy would have refused or has refused by
+	verdict auth.Verdict
+}
+
+func (s *session) newAttempt(tag string, c imap.Credentials) *attempt {
+	a := &attempt{
+		session:  s,
+		tag:      tag,
+		began:    time.Now(),
+		username: c.Username,
+		authzid:  c.Authzid,
+		secret:   c.Password,
+		outcome:  audit.Refused,
+		reason:   reasonNotJudgedYet,
+	}
+	a.ctx, a.cancel = context.WithTimeout(s.ctx, s.server.Timeouts.Login)
+	return a
+}
+
+// decide says whether the upstream may be asked: first policy, then the second factor.
+func (s *session) decide(a *attempt) bool {
+	if reason := malformed(a.username, a.secret); reason != "" {
+		return a.refused(reason)
+	}
+	var err error
+	if a.account, err = s.server.Names.Canonical(a.username); err != nil {
+		return a.refused(reasonName)
+	}
+	a.foreign = !s.isSelf(a.authzid, a.account)
+
+	decision, trial := s.server.Policy.Await(a.ctx, s.source, a.account)
+	a.trial, a.rule = trial, decision.Observed
+	if !decision.Allowed {
+		return a.limited(decision)
+	}
+	a.claim, err = s.server.Auth.Examine(a.ctx, auth.Attempt{
+		Account: a.account,
+		Secret:  a.secret,
+		Source:  s.source,
+		Mode:    s.server.Mode,
+	})
+	if err != nil {
+		return a.failed(reasonStore, err)
+	}
+	if verdict, decided := a.claim.Decided(); decided {
+		return a.judged(verdict)
+	}
+	return true
+}
+
+// malformed judges credentials by their octets alone: what no upstream should see.
+func malformed(username string, secret []byte) string {
+	switch {
+	case username == "", len(secret) == 0,
+		len(username) > maxUsername, len(secret) > maxSecret,
+		imap.HasControl([]byte(username)), imap.HasControl(secret),
+		!utf8.ValidString(username), !utf8.Valid(secret):
+		return reasonMalformed
+	}
+	return ""
+}
+
+// isSelf says whether an authorization identity is the account's own: clients such as
+// mbsync and neomutt send it beside the same user name.
+func (s *session) isSelf(authzid, account string) bool {
+	if authzid == "" {
+		return true
+	}
+	name, err := s.server.Names.Canonical(authzid)
+	return err == nil && name == account
+}
+
+// connect logs in to the upstream with what is left of the secret, and has the upstream's
+// word settle the attempt. Whatever makes it a no, the upstream's connection is closed.
+func (s *session) connect(a *attempt) bool {
+	upstream, answer, err := s.server.Route(a.account).login(a.ctx, identity{
+		account: a.account, password: a.claim.Password(),
+		client: address(s.tcp.RemoteAddr()), local: address(s.tcp.LocalAddr()), session: s.id, id: s.clientID,
+	}, s.server.Metrics)
+	switch answer {
+	case answerNo:
+		verdict, err := a.claim.Deny(a.ctx)
+		if err != nil {
+			return a.failed(reasonStore, err)
+		}
+		return a.judged(verdict)
+	case answerUnknown:
+		return a.failed(reasonUnavailable, err)
+	}
+	if s.accept(a) {
+		s.upstream = upstream
+		return true
+	}
+	upstream.conn.Close()
+	return false
+}
+
+// accept settles an attempt whose password was right: is there a second factor, and a
+// place for one more session?
+func (s *session) accept(a *attempt) bool {
+	verdict, err := a.claim.Accept(a.ctx)
+	if err != nil {
+		return a.failed(reasonStore, err)
+	}
+	if !a.judged(verdict) {
+		return false
+	}
+	if a.foreign { // told only to somebody who is the account's owner
+		s.server.Auth.SessionEnded(verdict.GrantID)
+		return a.refused(reasonForeign)
+	}
+	decision, slot := s.server.Policy.Enter(s.source, a.account)
+	if !decision.Allowed {
+		s.server.Auth.SessionEnded(verdict.GrantID)
+		return a.limited(decision)
+	}
+	s.afterLogin = slot
+	return true
+}
+
+func (a *attempt) refused(reason string) bool {
+	a.outcome, a.reason = audit.Refused, reason
+	return false
+}
+
+func (a *attempt) limited(d policy.Decision) bool {
+	a.session.server.Metrics.Limited(d.Signal)
+	a.rule = d.Signal
+	return a.refused(d.Signal)
+}
+
+func (a *attempt) judged(v auth.Verdict) bool {
+	a.verdict, a.reason = v, string(v.Reason)
+	a.outcome = audit.Refused
+	if v.Outcome == auth.Accepted {
+		a.outcome = audit.Accepted
+	}
+	return v.Outcome == auth.Accepted
+}
+
+// failed is for what could not be told: never a yes, and nobody's fault in any count.
+func (a *attempt) failed(reason string, err error) bool {
+	s := a.session
+	if s.ctx.Err() != nil {
+		reason = reasonInterrupted
+	}
+	a.outcome, a.reason = audit.Failed, reason
+	s.server.Log.Error("login attempt failed", zap.String("session", s.id),
+		zap.String("account", a.account), zap.String("reason", reason), zap.Error(err))
+	return false
+}
+
+// conclude releases what the attempt holds and records its outcome, once, before the
+// client reads it.
+func (a *attempt) conclude() {
+	s := a.session
+	if a.trial != nil {
+		switch {
+		case a.outcome == audit.Accepted:
+			a.trial.Succeeded()
+		case a.outcome == audit.Refused && isGuess(a.verdict.Reason):
+			a.trial.Failed(s.server.Policy.Digest(a.account, a.secret))
+		}
+		a.trial.Release()
+	}
+	if a.claim != nil {
+		a.claim.Release()
+	}
+	a.secret.Wipe()
+	a.cancel()
+	s.server.Metrics.Login(string(a.outcome), a.reason, string(a.verdict.Factor), time.Since(a.began))
+	// A session that ends still has its say, but not for ever: what the store doesn't take
+	// in time is in the log.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.server.Timeouts.Write)
+	defer cancel()
+	s.server.Audit.Record(ctx, a.event())
+}
+
+// isGuess says whether a refusal counts against its source. A code or grant that was
+// right once doesn't: that is a mail program with its owner away. Refusals that auth
+// had no part in have no reason of its own, and don't count either.
+func isGuess(r auth.Reason) bool { return r != "" && r != auth.Expired }
+
+func (a *attempt) event() audit.Event {
+	e := audit.Event{
+		Time:    time.Now(),
+		Kind:    "login",
+		Outcome: a.outcome,
+		Session: a.session.id,
+		Account: a.account,
+		Source:  sourceText(a.session.source),
+		Program: a.session.program(),
+		Factor:  string(a.verdict.Factor),
+		Reason:  a.reason,
+		Rule:    a.rule,
+	}
+	if a.verdict.WouldRefuse != "" {
+		e.Detail = "mfa.mode observe: would be refused, " + string(a.verdict.WouldRefuse)
+	}
+	return e
+}
+
+func sourceText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}

@@ -1,0 +1,212 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imapwarden/imap"
+	"imapwarden/policy"
+)
+
+// A session is one client connection, from accept to close.
+type session struct {
+	server   *Server
+	id       string
+	source   netip.Addr // where the client connects from
+	startTLS bool       // this listener begins in plaintext
+	started  time.Time
+
+	tcp    net.Conn // what deadlines are set on
+	conn   net.Conn // what is read and written: tcp, or TLS over it
+	secure bool     // conn is TLS
+	in     *imap.Decoder
+
+	clientID map[string]string // what the client said of itself with ID (RFC 2971), cut short
+	commands int               // read so far
+	bad      int               // of these, broken or out of place
+	refusals int               // attempts that were refused
+
+	beforeLogin *policy.Slot
+	afterLogin  *policy.Slot
+	login       *attempt // the one that was accepted
+	upstream    *backend // nil until then
+	fromClient  atomic.Int64
+	toClient    atomic.Int64
+
+	ctx    context.Context // ends when the session is interrupted or cut
+	cancel context.CancelFunc
+
+	mu          sync.Mutex
+	interrupted bool // before login: the server is shutting down
+	relaying    bool
+	reason      end // why it was cut from outside
+}
+
+func newSession(server *Server, conn net.Conn, startTLS bool) *session {
+	s := &session{
+		server:   server,
+		id:       rand.Text()[:16],
+		source:   address(conn.RemoteAddr()).Addr(),
+		startTLS: startTLS,
+		started:  time.Now(),
+		tcp:      conn,
+		conn:     conn,
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// run is the story of a session.
+func (s *session) run() {
+	var err error
+	defer func() { s.finish(err, recover()) }()
+
+	if err = s.admit(); err != nil {
+		return
+	}
+	if err = s.secureFirst(); err != nil {
+		return
+	}
+	if err = s.greet(); err != nil {
+		return
+	}
+	for s.upstream == nil {
+		var a *attempt
+		if a, err = s.ask(); err != nil {
+			return
+		}
+		if s.decide(a) && s.connect(a) {
+			err = s.welcome(a)
+		} else {
+			err = s.refuse(a)
+		}
+		if err != nil {
+			return
+		}
+	}
+	err = s.relay()
+}
+
+// admit asks policy for a place before anything costly is done for a stranger.
+func (s *session) admit() error {
+	s.server.Metrics.Accepted.Inc()
+	decision, slot := s.server.Policy.Admit(s.source)
+	if !decision.Allowed {
+		s.server.Metrics.Limited(decision.Signal)
+		return endLimited
+	}
+	s.beforeLogin = slot
+	s.server.Metrics.BeforeLogin.Inc()
+	return nil
+}
+
+// secureFirst begins TLS where the listener has it from the first octet.
+func (s *session) secureFirst() error {
+	if s.startTLS {
+		return nil
+	}
+	return s.secureOver(s.tcp)
+}
+
+// secureOver makes the handshake. Nothing that was said before it counts afterwards
+// (RFC 9051, section 6.2.1): the reader is new, and so is everything that was counted.
+func (s *session) secureOver(conn net.Conn) error {
+	s.deadline(s.server.Timeouts.Handshake)
+	tlsConn := tls.Server(conn, s.server.TLS)
+	if err := tlsConn.Handshake(); err != nil {
+		s.server.Metrics.HandshakeFailed.Inc()
+		s.server.Log.Debug("TLS handshake failed", zap.String("session", s.id), zap.Stringer("source", s.source), zap.Error(err))
+		return endHandshake
+	}
+	s.conn, s.secure = tlsConn, true
+	s.in, s.clientID, s.commands, s.bad = nil, nil, 0, 0
+	return nil
+}
+
+// greet says who we are: our own words, for no upstream is attached yet.
+func (s *session) greet() error {
+	return s.write(fmt.Sprintf("* OK [CAPABILITY %s] %s IMAP service ready\r\n", s.capabilities(), s.server.Hostname))
+}
+
+// welcome tells the client that it is logged in, with what the upstream can do.
+func (s *session) welcome(a *attempt) error {
+	defer a.conclude()
+	s.login = a
+	s.server.Metrics.BeforeLogin.Dec()
+	s.server.Metrics.Relaying.Inc()
+	s.beforeLogin.Release()
+	return s.write(fmt.Sprintf("%s OK [CAPABILITY %s] %s\r\n", a.tag, s.upstream.capabilities.AfterLogin(), s.upstream.text))
+}
+
+// finish closes both sides and says once how it ended. A panic ends this session only.
+func (s *session) finish(err error, panicked any) {
+	why := s.ended(err)
+	if panicked != nil {
+		why = endBroken
+		s.server.Log.Error("session broken, this is a bug", zap.String("session", s.id),
+			zap.Any("panic", panicked), zap.ByteString("stack", debug.Stack()))
+	}
+	s.cancel()
+	s.conn.Close()
+	s.tcp.Close()
+	if s.upstream != nil {
+		s.upstream.conn.Close()
+	}
+	if s.login != nil {
+		s.server.Auth.SessionEnded(s.login.verdict.GrantID)
+		s.afterLogin.Release()
+		s.server.Metrics.Relaying.Dec()
+	} else if s.beforeLogin != nil {
+		s.beforeLogin.Release()
+		s.server.Metrics.BeforeLogin.Dec()
+	}
+	s.server.Metrics.FromClient.Add(float64(s.fromClient.Load()))
+	s.server.Metrics.ToClient.Add(float64(s.toClient.Load()))
+	s.server.Log.Info("session", s.summary(why)...)
+}
+
+func (s *session) summary(why end) []zap.Field {
+	fields := []zap.Field{
+		zap.String("session", s.id),
+		zap.Stringer("source", s.source),
+		zap.String("end", string(why)),
+		zap.Duration("duration", time.Since(s.started)),
+		zap.Int("refusals", s.refusals),
+		zap.String("tls", s.tlsVersion()),
+	}
+	if s.login != nil {
+		fields = append(fields,
+			zap.String("account", s.login.account),
+			zap.String("factor", string(s.login.verdict.Factor)),
+			zap.String("program", s.program()),
+			zap.String("upstream", s.upstream.name),
+			zap.Int64("from_client", s.fromClient.Load()),
+			zap.Int64("to_client", s.toClient.Load()))
+	}
+	return fields
+}
+
+func (s *session) tlsVersion() string {
+	if c, ok := s.conn.(*tls.Conn); ok && c.ConnectionState().HandshakeComplete {
+		return tls.VersionName(c.ConnectionState().Version)
+	}
+	return "none"
+}
+
+// program is what the client said it is, for logs and audit.
+func (s *session) program() string {
+	if s.clientID["name"] == "" {
+		return ""
+	}
+	return printable(s.clientID["name"] + " " + s.clientID["version"])
+}
