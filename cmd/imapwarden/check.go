@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"imapwarden/configs"
+)
+
+func checkCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Say everything that is wrong or unwise in the configuration",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			config, problems := configs.Load(o.config)
+			warnings := 0
+			for _, p := range problems {
+				if p.Warning {
+					warnings++
+				}
+				if o.json {
+					if err := o.print(p); err != nil {
+						return err
+					}
+					continue
+				}
+				fmt.Fprintln(o.stdout, p)
+			}
+			if !o.json {
+				verdict := "it can be served"
+				if config == nil {
+					verdict = "it can't be served"
+				}
+				fmt.Fprintf(o.stdout, "%s: %s: %s, %s\n", o.config, verdict,
+					count(len(problems)-warnings, "error"), count(warnings, "warning"))
+			}
+			if config == nil {
+				return misuse{errShown}
+			}
+			return nil
+		},
+	}
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// load returns the configuration for the other commands. Its errors go to
+// standard error; what is only unwise is for check, and for serve's log.
+func (o *options) load() (*configs.Config, []configs.Problem, error) {
+	config, problems := configs.Load(o.config)
+	if config != nil {
+		return config, problems, nil
+	}
+	for _, p := range slices.DeleteFunc(problems, func(p configs.Problem) bool { return p.Warning }) {
+		fmt.Fprintln(o.stderr, p)
+	}
+	return nil, nil, misuse{fmt.Errorf("%s is not a configuration that can be used: see above", o.config)}
+}

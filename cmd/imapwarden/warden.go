@@ -1,0 +1,298 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"imapwarden/admin"
+	"imapwarden/audit"
+	"imapwarden/auth"
+	"imapwarden/certs"
+	"imapwarden/configs"
+	"imapwarden/metrics"
+	"imapwarden/policy"
+	"imapwarden/proxy"
+	"imapwarden/store"
+)
+
+// A warden is the whole program: every part, built from one configuration, with its
+// sockets open and nothing running yet. Tests and the demo build the same one.
+type warden struct {
+	config       *configs.Config
+	log          *zap.Logger
+	store        *store.Store
+	recorder     *audit.Recorder
+	auth         *auth.Authenticator
+	certificates *certs.Files
+	proxy        *proxy.Server
+	admin        *admin.Server
+	metrics      *metrics.Metrics
+
+	listeners       []proxy.Listener
+	adminSocket     net.Listener // nil: off
+	metricsListener net.Listener // nil: off
+}
+
+// newWarden builds all of it, or says what stands in the way and leaves nothing open.
+func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ *warden, err error) {
+	w := &warden{config: config, log: log, metrics: metrics.New()}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
+	if w.store, err = store.Open(ctx, config.Store.URL); err != nil {
+		return nil, err
+	}
+	keys, err := auth.OpenKeys(ctx, config.Store.KeyFile, w.store)
+	if err != nil {
+		return nil, err
+	}
+	w.recorder = audit.NewRecorder(w.store, log)
+	w.auth = authenticator(config.MFA, w.store, keys, log)
+	if w.certificates, err = certificates(config.TLS, log); err != nil {
+		return nil, err
+	}
+	route, err := routes(config)
+	if err != nil {
+		return nil, err
+	}
+	w.proxy = &proxy.Server{
+		Hostname:     config.Hostname,
+		TLS:          certs.ServerConfig(w.certificates, tlsVersions[config.TLS.MinVersion]),
+		Names:        auth.Names{DefaultDomain: config.DefaultDomain},
+		Auth:         w.auth,
+		Mode:         auth.Mode(config.MFA.Mode),
+		Policy:       &policy.Gate{Limits: limits(config.Limits)},
+		Route:        route,
+		Audit:        w.recorder,
+		Metrics:      w.metrics,
+		Log:          log,
+		Timeouts:     timeouts(config.Timeouts),
+		RefusalDelay: config.MFA.RefusalDelay.D(),
+		Refusals:     config.Limits.Refusals,
+	}
+	w.admin = &admin.Server{
+		Directory: directory(config, w.store, keys),
+		Audit:     w.store,
+		Events:    w.store,
+		Log:       log,
+	}
+	return w, w.listen()
+}
+
+// listen opens every socket, so that a port that is taken is known before anything runs.
+func (w *warden) listen() error {
+	for _, l := range w.config.Listeners {
+		listener, err := net.Listen("tcp", l.Address)
+		if err != nil {
+			return fmt.Errorf("listener %s: %w", l.Address, err)
+		}
+		w.listeners = append(w.listeners, proxy.Listener{Listener: listener, StartTLS: l.TLS == "starttls"})
+	}
+	var err error
+	if path := w.config.Admin.Socket; path != "" {
+		if w.adminSocket, err = admin.Listen(path); err != nil {
+			return err
+		}
+	}
+	if address := w.config.Metrics.Address; address != "" {
+		if w.metricsListener, err = net.Listen("tcp", address); err != nil {
+			return fmt.Errorf("metrics %s: %w", address, err)
+		}
+	}
+	return nil
+}
+
+// close ends what newWarden began, as far as it came.
+func (w *warden) close() error {
+	for _, l := range w.listeners {
+		l.Close()
+	}
+	for _, l := range []net.Listener{w.adminSocket, w.metricsListener} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	var err error
+	if w.recorder != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		err = w.recorder.Close(ctx)
+	}
+	if w.store != nil {
+		err = errors.Join(err, w.store.Close())
+	}
+	return err
+}
+
+func (w *warden) serveMetrics(ctx context.Context) error {
+	ready := func() error {
+		_, err := w.store.Mark(ctx, "key-id")
+		return err
+	}
+	server := &http.Server{
+		Handler:           w.metrics.Handler(ready),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      10 * time.Second,
+		ErrorLog:          zap.NewStdLog(w.log),
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(w.metricsListener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, proxy.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// What follows turns each part of the configuration into that part's own settings.
+
+func authenticator(c configs.MFA, records auth.Records, keys *auth.Keys, log *zap.Logger) *auth.Authenticator {
+	return &auth.Authenticator{Records: records, Keys: keys, CodeSeparator: c.CodeSeparator, Grant: grants(c.Grant), Log: log}
+}
+
+func grants(c configs.Grant) auth.GrantSettings {
+	return auth.GrantSettings{
+		From:       c.From,
+		IPv4Prefix: c.IPv4Prefix,
+		IPv6Prefix: c.IPv6Prefix,
+		Absolute:   c.Absolute.D(),
+		Idle:       c.Idle.D(),
+	}
+}
+
+// directory is the administration of accounts, for the server and for commands alike.
+func directory(config *configs.Config, records auth.Records, keys *auth.Keys) *auth.Directory {
+	return &auth.Directory{
+		Records: records,
+		Keys:    keys,
+		Names:   auth.Names{DefaultDomain: config.DefaultDomain},
+		Issuer:  config.Hostname,
+		Grant:   grants(config.MFA.Grant),
+	}
+}
+
+func certificates(c configs.TLS, log *zap.Logger) (*certs.Files, error) {
+	var pairs []certs.Pair
+	for _, p := range c.Certificates {
+		pairs = append(pairs, certs.Pair{Cert: p.Cert, Key: p.Key})
+	}
+	files, err := certs.Load(pairs)
+	if err != nil {
+		return nil, err
+	}
+	files.Log = log
+	return files, nil
+}
+
+var tlsVersions = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
+func limits(c configs.Limits) policy.Limits {
+	return policy.Limits{
+		Observe:                c.Mode == "observe",
+		AddressPerMinute:       c.AddressPerMinute,
+		AddressPerDay:          c.AddressPerDay,
+		AccountFailures:        c.AccountFailures,
+		AccountPenalty:         c.AccountPenalty.D(),
+		ConnectionsBeforeLogin: c.ConnectionsBeforeLogin,
+		TotalBeforeLogin:       c.TotalBeforeLogin,
+		PerAccountAndAddress:   c.PerAccountAndAddress,
+		PerAccount:             c.PerAccount,
+	}
+}
+
+func timeouts(c configs.Timeouts) proxy.Timeouts {
+	return proxy.Timeouts{
+		Handshake:       c.Handshake.D(),
+		Command:         c.Command.D(),
+		Unauthenticated: c.Unauthenticated.D(),
+		Login:           c.Login.D(),
+		Write:           c.Write.D(),
+		Idle:            c.Idle.D(),
+	}
+}
+
+// routes gives each account its upstream: the first route that fits, else the first upstream.
+func routes(config *configs.Config) (func(account string) *proxy.Upstream, error) {
+	upstreams := make(map[string]*proxy.Upstream)
+	for _, c := range config.Upstreams {
+		u, err := upstream(c)
+		if err != nil {
+			return nil, err
+		}
+		upstreams[c.Name] = u
+	}
+	first := upstreams[config.Upstreams[0].Name]
+	return func(account string) *proxy.Upstream {
+		_, domain, _ := strings.Cut(account, "@")
+		for _, r := range config.Routes {
+			if r.Account == account && account != "" || r.Domain != "" && r.Domain == domain {
+				return upstreams[r.Upstream]
+			}
+		}
+		return first
+	}, nil
+}
+
+func upstream(c configs.Upstream) (*proxy.Upstream, error) {
+	host, _, err := net.SplitHostPort(c.Address)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", c.Name, err)
+	}
+	settings := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: cmp.Or(c.ServerName, host)}
+	if c.CA != "" {
+		pem, err := os.ReadFile(c.CA)
+		if err != nil {
+			return nil, fmt.Errorf("upstream %s: reading its CA: %w", c.Name, err)
+		}
+		settings.RootCAs = x509.NewCertPool()
+		if !settings.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("upstream %s: no PEM certificate in %s", c.Name, c.CA)
+		}
+	}
+	return &proxy.Upstream{
+		Name:      c.Name,
+		Address:   c.Address,
+		TLS:       proxy.UpstreamTLS(c.TLS),
+		TLSConfig: settings,
+		ForwardID: c.Forward == "id",
+		Dial:      (&net.Dialer{KeepAlive: 5 * time.Minute}).DialContext,
+	}, nil
+}
+
+// newLogger logs to w. The fields of a line are data, never part of its message.
+func newLogger(w io.Writer, c configs.Log) *zap.Logger {
+	level, err := zapcore.ParseLevel(c.Level)
+	if err != nil {
+		level = zapcore.InfoLevel // the configuration was checked
+	}
+	settings := zap.NewProductionEncoderConfig()
+	settings.EncodeTime = zapcore.ISO8601TimeEncoder
+	encoder := zapcore.NewJSONEncoder(settings)
+	if c.Format == "console" {
+		settings.EncodeLevel = zapcore.CapitalLevelEncoder
+		encoder = zapcore.NewConsoleEncoder(settings)
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
+}
