@@ -140,7 +140,7 @@ func (s *session) greet() error {
 
 // welcome tells the client that it is logged in, with what the upstream can do.
 func (s *session) welcome(a *attempt) error {
-	defer a.conclude()
+	a.conclude()
 	s.login = a
 	s.server.Metrics.BeforeLogin.Dec()
 	s.server.Metrics.Relaying.Inc()
