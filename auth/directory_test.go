@@ -116,8 +116,10 @@ func reasonOf(err error) Reason {
 }
 
 func TestListAndItsJSON(t *testing.T) {
-	d := &Directory{Records: newFake(), Keys: testKeys(t), Issuer: "mail.example.org",
-		Now: func() time.Time { return time.Unix(1e9, 0).UTC() }}
+	d := &Directory{
+		Records: newFake(), Keys: testKeys(t), Issuer: "mail.example.org",
+		Now: func() time.Time { return time.Unix(1e9, 0).UTC() },
+	}
 	e, err := d.Enroll(t.Context(), "bob", true)
 	if err != nil {
 		t.Fatal(err)

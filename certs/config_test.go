@@ -83,8 +83,10 @@ func TestServerConfig(t *testing.T) {
 		{name: "ALPN smtp", client: &tls.Config{NextProtos: []string{"smtp"}}, err: "application protocol"},
 		{name: "TLS 1.2", client: &tls.Config{MaxVersion: tls.VersionTLS12}},
 		{name: "TLS 1.1", client: &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, err: "unsupported versions"},
-		{name: "TLS 1.1, also when asked for", minVersion: tls.VersionTLS10,
-			client: &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, err: "unsupported versions"},
+		{
+			name: "TLS 1.1, also when asked for", minVersion: tls.VersionTLS10,
+			client: &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, err: "unsupported versions",
+		},
 		{name: "TLS 1.2 where 1.3 is the least", minVersion: tls.VersionTLS13, client: &tls.Config{MaxVersion: tls.VersionTLS12}, err: "unsupported versions"},
 		{name: "AES-GCM", client: only(tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)},
 		{name: "ChaCha20 with RSA", client: only(tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256)},

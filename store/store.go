@@ -39,7 +39,7 @@ func Open(ctx context.Context, url string) (*Store, error) {
 	// Only the scheme may show up in errors: what follows it may hold a password.
 	scheme, rest, found := strings.Cut(url, ":")
 	if !found {
-		return nil, errors.New("store: the URL has no scheme: write sqlite:PATH or memory:")
+		return nil, errors.New("store: the URL has no scheme; sqlite:PATH and memory: are known")
 	}
 	var engine Engine
 	var err error
@@ -52,7 +52,7 @@ func Open(ctx context.Context, url string) (*Store, error) {
 		}
 		engine = memory.New()
 	default:
-		return nil, fmt.Errorf("store: unknown scheme %q: use sqlite:PATH or memory:", scheme)
+		return nil, fmt.Errorf("store: unknown scheme %q; sqlite:PATH and memory: are known", scheme)
 	}
 	if err != nil {
 		return nil, err
