@@ -69,8 +69,10 @@ func clean(c string) bool {
 // BeforeTLS is what we offer on a connection that isn't secure yet (RFC 9051, section
 // 11.1; RFC 8314): no way to send a password.
 func BeforeTLS() Capabilities {
-	return Capabilities{imap.CapIMAP4rev1, imap.CapID, imap.CapLiteralMinus,
-		imap.CapStartTLS, imap.CapLoginDisabled}
+	return Capabilities{
+		imap.CapIMAP4rev1, imap.CapID, imap.CapLiteralMinus,
+		imap.CapStartTLS, imap.CapLoginDisabled,
+	}
 }
 
 // BeforeLogin is what we offer over TLS.

@@ -86,44 +86,53 @@ func either(err error, next func() error) error {
 // lower case, cut to limit octets. Whatever else the client says of itself is read and
 // forgotten.
 func (d *Decoder) ID(limit int, wanted ...string) (map[string]string, error) {
-	if err := d.SP(); err != nil {
-		return nil, err
-	}
-	if c, err := d.peek(); err != nil {
-		return nil, err
-	} else if c != '(' {
-		return nil, either(d.null(), d.CRLF)
-	}
 	d.AllowLiterals(2 * maxIDPairs)
-	if err := d.expect('(', "("); err != nil {
-		return nil, err
-	}
 	fields := make(map[string]string)
-	for pairs := 0; ; pairs++ {
-		if c, err := d.peek(); err != nil {
-			return nil, err
-		} else if c == ')' {
-			break
-		}
-		if pairs == maxIDPairs {
-			return nil, syntaxError("more than %d ID fields", maxIDPairs)
-		}
-		if pairs > 0 {
-			if err := d.SP(); err != nil {
-				return nil, err
-			}
-		}
-		name, value, err := d.idPair()
-		if err != nil {
-			return nil, err
-		}
+	err := d.idFields(func(name, value []byte) {
 		for _, w := range wanted {
 			if strings.EqualFold(w, string(name)) && value != nil {
 				fields[w] = string(value[:min(len(value), limit)])
 			}
 		}
+	})
+	return fields, err
+}
+
+// idFields reads SP and a list of pairs, or NIL, and the command's end. A value is nil
+// where it was NIL.
+func (d *Decoder) idFields(field func(name, value []byte)) error {
+	if err := d.SP(); err != nil {
+		return err
 	}
-	return fields, either(d.expect(')', ")"), d.CRLF)
+	if c, err := d.peek(); err != nil {
+		return err
+	} else if c != '(' {
+		return either(d.null(), d.CRLF)
+	}
+	if err := d.expect('(', "("); err != nil {
+		return err
+	}
+	for pairs := 0; ; pairs++ {
+		if c, err := d.peek(); err != nil {
+			return err
+		} else if c == ')' {
+			break
+		}
+		if pairs == maxIDPairs {
+			return syntaxError("more than %d ID fields", maxIDPairs)
+		}
+		if pairs > 0 {
+			if err := d.SP(); err != nil {
+				return err
+			}
+		}
+		name, value, err := d.idPair()
+		if err != nil {
+			return err
+		}
+		field(name, value)
+	}
+	return either(d.expect(')', ")"), d.CRLF)
 }
 
 func (d *Decoder) idPair() (name, value []byte, err error) {

@@ -85,9 +85,9 @@ func (r *ResponseReader) line() (string, error) {
 	}
 }
 
-func headerAtEnd(line string) (h literalHeader) {
-	for i := range len(line) {
-		h.next(line[i])
+func headerAtEnd[line string | []byte](l line) (h literalHeader) {
+	for i := range len(l) {
+		h.next(l[i])
 	}
 	return h
 }

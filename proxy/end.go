@@ -16,19 +16,20 @@ type end string
 func (e end) Error() string { return string(e) }
 
 const (
-	endLogout      end = "logout"
-	endClient      end = "closed by the client"
-	endUpstream    end = "closed by the upstream"
-	endTimeout     end = "timed out"
-	endHandshake   end = "TLS handshake failed"
-	endLimited     end = "turned away by a limit"
-	endTooLong     end = "command too long"
-	endBadCommands end = "too many bad commands"
-	endForeign     end = "another protocol"
-	endRefusals    end = "too many refusals"
-	endDrained     end = "server shutting down"
-	endFailed      end = "connection failed"
-	endBroken      end = "broken"
+	endLogout       end = "logout"
+	endClient       end = "closed by the client"
+	endUpstream     end = "closed by the upstream"
+	endTimeout      end = "timed out"
+	endHandshake    end = "TLS handshake failed"
+	endUnfollowable end = "ambiguous command"
+	endLimited      end = "turned away by a limit"
+	endTooLong      end = "command too long"
+	endBadCommands  end = "too many bad commands"
+	endForeign      end = "another protocol"
+	endRefusals     end = "too many refusals"
+	endDrained      end = "server shutting down"
+	endFailed       end = "connection failed"
+	endBroken       end = "broken"
 )
 
 // ended finds the one reason. What cut the session from outside comes first, for the

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"imapwarden/imap"
 )
 
 const (
@@ -28,13 +30,17 @@ func (s *session) relay() error {
 	first := s.in.Buffered() // commands pipelined behind the login, in order
 	s.in = nil
 
-	r := &relay{idle: s.server.Timeouts.Idle, write: s.server.Timeouts.Write, moved: time.Now()}
+	r := newRelay(s.server.Timeouts)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.copy(s.conn, s.upstream.conn, s.upstream.first, &s.toClient, endUpstream)
+		r.copy(s.conn, s.upstream.conn, s.upstream.first, endUpstream, func(p []byte) error {
+			return r.toClient(s.conn, p, &s.toClient)
+		})
 	}()
-	r.copy(s.upstream.conn, s.conn, first, &s.fromClient, endClient)
+	r.copy(s.upstream.conn, s.conn, first, endClient, func(p []byte) error {
+		return r.toUpstream(s.upstream.conn, p, &s.fromClient)
+	})
 	<-done
 	return r.why
 }
@@ -43,24 +49,30 @@ func (s *session) relay() error {
 type relay struct {
 	write time.Duration
 
-	mu    sync.Mutex
-	idle  time.Duration
-	moved time.Time // when the last octet came, from either side
-	why   end       // what ended first
+	mu       sync.Mutex
+	idle     time.Duration
+	moved    time.Time // when the last octet came, from either side
+	why      end       // what ended first
+	guard    imap.Guard
+	answered sync.Cond // the upstream has said something, or it is over
+	over     bool      // one side is lost, or the upstream has ended
 }
 
-// copy moves octets from src to dst until src ends, and then ends dst.
-func (r *relay) copy(dst, src net.Conn, first []byte, count *atomic.Int64, ends end) {
+func newRelay(t Timeouts) *relay {
+	r := &relay{idle: t.Idle, write: t.Write, moved: time.Now()}
+	r.answered.L = &r.mu
+	return r
+}
+
+// copy hands what src sends to pass until src ends, and then ends dst.
+func (r *relay) copy(dst, src net.Conn, first []byte, ends end, pass func([]byte) error) {
 	b := relayBuffers.Get().(*[]byte)
 	defer relayBuffers.Put(b)
 	n := copy(*b, first) // never more than the reader before login held, which is less
 	for {
 		if n > 0 {
 			r.touch()
-			dst.SetWriteDeadline(time.Now().Add(r.write))
-			written, err := dst.Write((*b)[:n])
-			count.Add(int64(written))
-			if err != nil {
+			if err := pass((*b)[:n]); err != nil {
 				r.lost(dst, src, ends, err)
 				return
 			}
@@ -79,6 +91,61 @@ func (r *relay) copy(dst, src net.Conn, first []byte, count *atomic.Int64, ends 
 			return
 		}
 	}
+}
+
+// toClient writes what the upstream sent, and wakes the other direction, which may be
+// waiting for it.
+func (r *relay) toClient(client net.Conn, p []byte, count *atomic.Int64) error {
+	r.mu.Lock()
+	p = r.guard.Upstream(p)
+	r.answered.Broadcast()
+	r.mu.Unlock()
+	return r.send(client, p, count)
+}
+
+// toUpstream writes what the guard makes of what the client sent. Nothing more is read
+// from the client while the guard waits for the upstream.
+func (r *relay) toUpstream(upstream net.Conn, p []byte, count *atomic.Int64) error {
+	for {
+		out, n, more, err := r.guarded(p)
+		if err != nil {
+			return err
+		}
+		if err := r.send(upstream, out, count); err != nil {
+			return err
+		}
+		if p = p[n:]; !more {
+			return nil
+		}
+	}
+}
+
+// guarded is one step of the guard; more says whether it has something left to do. out may
+// be used until the next step.
+func (r *relay) guarded(p []byte) (out []byte, n int, more bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		out, n, err = r.guard.Client(p)
+		more = n < len(p) || r.guard.Holding()
+		if err != nil || n > 0 || len(out) > 0 || !more {
+			return out, n, more, err
+		}
+		if r.over {
+			return nil, 0, false, net.ErrClosed
+		}
+		r.answered.Wait()
+	}
+}
+
+func (r *relay) send(to net.Conn, p []byte, count *atomic.Int64) error {
+	if len(p) == 0 {
+		return nil
+	}
+	to.SetWriteDeadline(time.Now().Add(r.write))
+	n, err := to.Write(p)
+	count.Add(int64(n))
+	return err
 }
 
 func (r *relay) touch() {
@@ -109,6 +176,10 @@ func (r *relay) half(dst net.Conn, ends end) {
 	if r.why == "" {
 		r.why = ends
 	}
+	if ends == endUpstream {
+		r.over = true
+		r.answered.Broadcast()
+	}
 	r.idle, r.moved = halfOpenTime, time.Now()
 	dst.SetReadDeadline(r.moved.Add(r.idle))
 }
@@ -118,10 +189,15 @@ func (r *relay) lost(dst, src net.Conn, ends end, err error) {
 	r.mu.Lock()
 	if r.why == "" {
 		r.why = ends
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			r.why = endTimeout
+		case errors.Is(err, imap.ErrUnfollowable), errors.Is(err, imap.ErrTooLong):
+			r.why = endUnfollowable
 		}
 	}
+	r.over = true
+	r.answered.Broadcast()
 	r.mu.Unlock()
 	dst.Close()
 	src.Close()

@@ -72,7 +72,8 @@ func newRig(t *testing.T) *rig {
 			TLS:      serverTLS(t),
 			Names:    names,
 			Auth: &auth.Authenticator{Records: records, Keys: keys, Grant: auth.GrantSettings{
-				From: auth.FromNetwork, IPv4Prefix: 24, IPv6Prefix: 64, Absolute: 12 * time.Hour, Idle: time.Hour}},
+				From: auth.FromNetwork, IPv4Prefix: 24, IPv6Prefix: 64, Absolute: 12 * time.Hour, Idle: time.Hour,
+			}},
 			Mode:    auth.Required,
 			Policy:  &policy.Gate{},
 			Route:   func(string) *Upstream { return upstream },

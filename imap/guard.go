@@ -1,0 +1,321 @@
+package imap
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"strings"
+)
+
+// Bounds of what a Guard keeps of a session.
+const (
+	maxGuardedLine = 128 << 10 // a command line; twice what Dovecot takes (imap_max_line_length)
+	maxGuardedTag  = 128
+	maxOpen        = 64 // commands that the upstream has not answered
+	responseHead   = 256
+	responseTail   = len("{18446744073709551615+}\r\n")
+)
+
+// ErrUnfollowable says that a client sent what servers read in more than one way. The
+// session has to end, for we could not tell its next command any more.
+var ErrUnfollowable = errors.New("imap: ambiguous command")
+
+// A Guard follows a session after login without understanding it: it finds the
+// commands in what the client sends, and the answers to them in what the upstream
+// sends, and passes all octets on but a few. It refuses commands that would undo the
+// login or blind it (see refused), and cleans ID.
+//
+// The hard part is to never take a command for the inside of a literal, while the upstream
+// reads a command there. Whether {n} is followed by a literal is the upstream's decision,
+// and of {n+} it depends on the server and on the command whether a refused one is
+// swallowed. So a literal is sent on only when the upstream has asked for it: {n+} becomes
+// {n}, and the upstream's "+" is kept from the client, who doesn't expect one. For that
+// "+" to be the literal's, all commands before must have been answered; until then the
+// client's octets wait.
+//
+// It holds at most one command line. A Guard is not safe for concurrent use.
+type Guard struct {
+	open []string // tags of the commands that were sent on and not answered
+
+	// The client's direction.
+	line     []byte   // the beginning of a line whose end hasn't come
+	held     []byte   // a whole line that waits for the upstream
+	within   bool     // the next line goes on with the command of the last tag in open
+	dropping bool     // what is left of the command goes nowhere
+	literal  uint64   // octets of a literal still to come
+	awaited  *awaited // a literal that the upstream hasn't asked for yet
+
+	// The upstream's direction.
+	head    []byte             // the line's first octets, where it comes in parts
+	tail    [responseTail]byte // and its last
+	midLine bool
+	swallow bool   // this line is kept from the client
+	goesOn  bool   // this line goes on with a response, behind a literal
+	data    uint64 // octets of a literal still to come
+}
+
+type awaited struct {
+	tag     string
+	size    uint64
+	nonSync bool
+}
+
+// refused are the commands that the upstream never gets: they would let the client log
+// in again past the second factor (RFC 8437, RFC 9051 section 6.2), or hide commands
+// from us (RFC 4978).
+var refused = map[string]bool{
+	"UNAUTHENTICATE": true, "STARTTLS": true, "LOGIN": true, "AUTHENTICATE": true, "COMPRESS": true,
+}
+
+// refusal stands for a refused command: no server knows it, so its BAD comes in order
+// with all other answers, and says to people what happened.
+const refusal = " REFUSED-BY-IMAPWARDEN\r\n"
+
+// Client takes n octets of what the client sent and returns what goes to the upstream
+// for them; out is valid until the next call. Where it takes and returns nothing although
+// there is something, the client has to wait: call it again when Upstream has been
+// called. It may then return octets that it held, also for an empty p.
+func (g *Guard) Client(p []byte) (out []byte, n int, err error) {
+	switch {
+	case g.awaited != nil:
+		return nil, 0, nil
+	case g.held != nil:
+		line := g.held
+		g.held = nil
+		out, err = g.take(line)
+		return out, 0, err
+	case g.literal > 0:
+		n = int(min(g.literal, uint64(len(p))))
+		g.literal -= uint64(n)
+		if g.dropping {
+			return nil, n, nil
+		}
+		return p[:n], n, nil
+	}
+	end := bytes.IndexByte(p, '\n')
+	if n = end + 1; end < 0 {
+		n = len(p)
+	}
+	if len(g.line)+n > maxGuardedLine {
+		return nil, 0, ErrTooLong
+	}
+	if end < 0 {
+		g.line = append(g.line, p...)
+		return nil, n, nil
+	}
+	line := p[:n]
+	if len(g.line) > 0 {
+		line = append(g.line, line...)
+		g.line = nil
+	}
+	out, err = g.take(line)
+	return out, n, err
+}
+
+// Holding says whether Client holds a whole line or waits for the upstream.
+func (g *Guard) Holding() bool { return g.held != nil || g.awaited != nil }
+
+// take decides about one whole line.
+func (g *Guard) take(line []byte) ([]byte, error) {
+	body := bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
+	if bytes.ContainsAny(body, "\r\x00") {
+		return nil, ErrUnfollowable
+	}
+	header := headerAtEnd(body)
+	switch {
+	case g.dropping:
+		g.drop(header)
+		return nil, nil
+	case g.within:
+		return g.proceed(line, body, header)
+	}
+	return g.begin(line, body, header)
+}
+
+// drop goes on with a command that goes nowhere. A synchronizing literal isn't invited,
+// so it doesn't come.
+func (g *Guard) drop(header literalHeader) {
+	g.dropping = header.nonSync()
+	if g.dropping {
+		g.literal = header.size
+	}
+}
+
+// begin decides about a command by its first line.
+func (g *Guard) begin(line, body []byte, header literalHeader) ([]byte, error) {
+	tag, rest, found := bytes.Cut(body, []byte(" "))
+	if !found { // DONE (RFC 2177), an answer to a continuation, or nothing: no command
+		if header.closed() || hasSpace(body) {
+			return nil, ErrUnfollowable
+		}
+		return line, nil
+	}
+	name, _, _ := bytes.Cut(bytes.TrimLeft(rest, " "), []byte(" "))
+	if len(tag) == 0 || len(tag) > maxGuardedTag || hasSpace(tag) || hasSpace(name) {
+		return nil, ErrUnfollowable
+	}
+	if !g.mayBegin(string(tag), header) {
+		g.held = bytes.Clone(line)
+		return nil, nil
+	}
+	g.open = append(g.open, string(tag))
+	switch command := strings.ToUpper(string(name)); {
+	case refused[command]:
+		g.drop(header)
+		return append(bytes.Clone(tag), refusal...), nil
+	case command == "ID":
+		fields, ok := cleanID(body[len(tag)+len(" ID"):])
+		if !ok {
+			g.drop(header)
+		}
+		return slices.Concat(tag, []byte(" ID "), fields, []byte("\r\n")), nil
+	}
+	return g.pass(line, string(tag), header), nil
+}
+
+// hasSpace says whether s holds what some server might take for a space or a line end.
+func hasSpace(s []byte) bool {
+	return bytes.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
+
+// mayBegin says whether a command can be sent on now, so that its answer will be known
+// for its own: a tag names one open command at a time, and a "+" may come for a literal
+// only.
+func (g *Guard) mayBegin(tag string, header literalHeader) bool {
+	if header.closed() {
+		return len(g.open) == 0
+	}
+	return len(g.open) < maxOpen && !slices.Contains(g.open, tag)
+}
+
+// proceed goes on with a command behind a literal. RFC 9051's grammar has a space, a
+// closing parenthesis or the line's end there; anything else might be a command to a server
+// that thinks it is through with this one.
+func (g *Guard) proceed(line, body []byte, header literalHeader) ([]byte, error) {
+	if len(body) > 0 && body[0] != ' ' && body[0] != ')' {
+		return nil, ErrUnfollowable
+	}
+	if len(g.open) == 0 { // answered before its end came: what is left of it is nobody's
+		g.within = false
+		g.drop(header)
+		return []byte("\r\n"), nil
+	}
+	return g.pass(line, g.open[len(g.open)-1], header), nil
+}
+
+// pass sends a line on, and waits where a literal follows.
+func (g *Guard) pass(line []byte, tag string, header literalHeader) []byte {
+	g.within = header.closed()
+	if !g.within {
+		return line
+	}
+	g.awaited = &awaited{tag, header.size, header.nonSync()}
+	if header.nonSync() {
+		plus := bytes.LastIndexByte(line, '+')
+		line = slices.Concat(line[:plus], line[plus+1:])
+	}
+	return line
+}
+
+// Upstream takes what the upstream sent and returns what goes to the client: all of it,
+// less the invitations that the client doesn't expect. out is valid until the next call.
+func (g *Guard) Upstream(p []byte) (out []byte) {
+	passed := 0 // p before it has been dealt with
+	for i := 0; i < len(p); {
+		if g.data > 0 {
+			n := min(g.data, uint64(len(p)-i))
+			g.data -= n
+			i += int(n)
+			continue
+		}
+		if !g.midLine {
+			g.swallow = p[i] == '+' && !g.goesOn && g.awaited != nil && g.awaited.nonSync
+		}
+		n := g.response(p[i:])
+		if g.swallow {
+			out = append(out, p[passed:i]...)
+			passed = i + n
+		}
+		i += n
+	}
+	if passed == 0 {
+		return p
+	}
+	return append(out, p[passed:]...)
+}
+
+// response takes a line of p, or the part of one.
+func (g *Guard) response(p []byte) int {
+	end := bytes.IndexByte(p, '\n')
+	if end >= 0 && !g.midLine {
+		g.answer(p[:min(end+1, responseHead)], p[max(0, end+1-responseTail):end+1])
+		return end + 1
+	}
+	n := end + 1
+	if end < 0 {
+		n = len(p)
+	}
+	g.midLine = true
+	g.head = append(g.head, p[:min(n, responseHead-len(g.head))]...)
+	if n >= responseTail {
+		copy(g.tail[:], p[n-responseTail:n])
+	} else {
+		copy(g.tail[:], g.tail[n:])
+		copy(g.tail[responseTail-n:], p[:n])
+	}
+	if end >= 0 {
+		g.answer(g.head, g.tail[:])
+		g.head, g.tail, g.midLine = nil, [responseTail]byte{}, false
+	}
+	return n
+}
+
+// answer takes one line by its first and its last octets.
+func (g *Guard) answer(head, tail []byte) {
+	first, rest, _ := bytes.Cut(bytes.TrimRight(head, "\r\n"), []byte(" "))
+	switch {
+	case g.goesOn || string(first) == "*" && !isStatus(rest): // the text of a status response has no literal
+		header := headerAtEnd(bytes.TrimRight(tail, "\r\n"))
+		g.goesOn = header.closed()
+		if g.goesOn {
+			g.data = header.size
+		}
+	case string(first) == "*":
+	case len(first) > 0 && first[0] == '+':
+		g.invited()
+	default:
+		if i := slices.Index(g.open, string(first)); i >= 0 {
+			g.open = slices.Delete(g.open, i, i+1)
+			g.answered(string(first))
+		}
+	}
+}
+
+// isStatus says whether an untagged response is a status response (RFC 9051, section 7.1).
+func isStatus(rest []byte) bool {
+	word, _, _ := bytes.Cut(rest, []byte(" "))
+	switch strings.ToUpper(string(word)) {
+	case "OK", "NO", "BAD", "BYE", "PREAUTH":
+		return true
+	}
+	return false
+}
+
+// invited: the upstream wants the literal.
+func (g *Guard) invited() {
+	if g.awaited != nil {
+		g.literal, g.awaited = g.awaited.size, nil
+	}
+}
+
+// answered: the command is over. If its literal was awaited, the upstream doesn't want it.
+func (g *Guard) answered(tag string) {
+	a := g.awaited
+	if a == nil || a.tag != tag {
+		return
+	}
+	g.awaited, g.within = nil, false
+	if a.nonSync {
+		g.literal, g.dropping = a.size, true
+	}
+}

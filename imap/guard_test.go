@@ -1,0 +1,358 @@
+package imap
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// A guarded session for tests: what the client sends goes through a Guard to a scripted
+// upstream, whose answers go back through it.
+type guarded struct {
+	g    Guard
+	sent []byte // by the client, not yet taken
+	up   []byte // what reached the upstream
+	down []byte // what reached the client
+	err  error
+}
+
+func (s *guarded) client(p string) {
+	s.sent = append(s.sent, p...)
+	s.run()
+}
+
+func (s *guarded) run() {
+	for s.err == nil {
+		out, n, err := s.g.Client(s.sent)
+		s.up, s.sent, s.err = append(s.up, out...), s.sent[n:], err
+		if n == 0 && len(out) == 0 || len(s.sent) == 0 && !s.g.Holding() {
+			return
+		}
+	}
+}
+
+func (s *guarded) upstream(p string) {
+	s.down = append(s.down, s.g.Upstream([]byte(p))...)
+	s.run()
+}
+
+// wants compares what came through since the last time.
+func (s *guarded) wants(t *testing.T, up, down string) {
+	t.Helper()
+	if string(s.up) != up || string(s.down) != down {
+		t.Errorf("upstream got %q, want %q; client got %q, want %q", s.up, up, s.down, down)
+	}
+	s.up, s.down = nil, nil
+}
+
+func TestGuardPassesOn(t *testing.T) {
+	var s guarded
+	for _, text := range []string{
+		"a SELECT INBOX\r\n", "b UID FETCH 1:* (FLAGS)\r\n", "c IDLE\r\n", "DONE\r\n", "\r\n", "d LOGOUT\n",
+		"e SEARCH SUBJECT \"UNAUTHENTICATE\"\r\n", "f XLOGIN x\r\n", "login NOOP\r\n",
+	} {
+		s.client(text)
+		s.wants(t, text, "")
+	}
+}
+
+func TestGuardRefuses(t *testing.T) {
+	for _, command := range []string{
+		"UNAUTHENTICATE", "unauthenticate", "STARTTLS", "LOGIN alice secret", "Login \"a\" \"b\"",
+		"AUTHENTICATE PLAIN AGEAYg==", "COMPRESS DEFLATE", " UNAUTHENTICATE",
+	} {
+		var s guarded
+		s.client("a " + command + "\r\nb NOOP\r\n")
+		s.wants(t, "a REFUSED-BY-IMAPWARDEN\r\nb NOOP\r\n", "")
+	}
+	t.Run("with literals", func(t *testing.T) {
+		var s guarded
+		s.client("a LOGIN {5+}\r\nalice {6+}\r\nsecret\r\nb NOOP\r\n")
+		s.wants(t, "a REFUSED-BY-IMAPWARDEN\r\nb NOOP\r\n", "")
+		s.upstream("a BAD no\r\nb OK\r\n")
+		s.client("c LOGIN {5}\r\n")
+		s.wants(t, "c REFUSED-BY-IMAPWARDEN\r\n", "a BAD no\r\nb OK\r\n")
+		s.client("d NOOP\r\n") // uninvited, the literal doesn't come
+		s.wants(t, "d NOOP\r\n", "")
+	})
+}
+
+func TestGuardSendsLiteralsWhenAskedFor(t *testing.T) {
+	var s guarded
+	s.client("a APPEND x (\\Seen) {5}\r\n")
+	s.wants(t, "a APPEND x (\\Seen) {5}\r\n", "")
+	s.upstream("+ OK\r\n")
+	s.client("b UNA\r\nb NOOP\r\n")
+	s.wants(t, "b UNA\r\nb NOOP\r\n", "+ OK\r\n")
+
+	s = guarded{}
+	s.client("a APPEND x {5+}\r\nhello {3+}\r\nyou\r\nb NOOP\r\n")
+	s.wants(t, "a APPEND x {5}\r\n", "")
+	s.upstream("* 1 EXISTS\r\n+ go on\r\n* 2 EXISTS\r\n")
+	s.wants(t, "hello {3}\r\n", "* 1 EXISTS\r\n* 2 EXISTS\r\n")
+	s.upstream("+ go")
+	s.upstream(" on\r")
+	s.upstream("\na")
+	s.wants(t, "you\r\nb NOOP\r\n", "a")
+	s.upstream(" OK done\r\nb OK done\r\n")
+	s.wants(t, "", " OK done\r\nb OK done\r\n")
+}
+
+// A literal that the upstream doesn't want never becomes commands.
+func TestGuardRefusedLiteral(t *testing.T) {
+	for _, answer := range []string{"a NO [TRYCREATE]\r\n", "a BAD x\r\n", "a OK\r\n"} {
+		var s guarded
+		s.client("a NOOP {18+}\r\nb UNAUTHENTICATE\r\n {4+}\r\nc X\n\r\nd NOOP\r\n")
+		s.wants(t, "a NOOP {18}\r\n", "")
+		s.upstream(answer)
+		s.wants(t, "d NOOP\r\n", answer)
+
+		s = guarded{}
+		s.client("a NOOP {18}\r\nb UNAUTHENTICATE\r\n")
+		s.wants(t, "a NOOP {18}\r\n", "")
+		s.upstream(answer)
+		s.wants(t, "b REFUSED-BY-IMAPWARDEN\r\n", answer)
+	}
+}
+
+// A "+" that may belong to an earlier command, or an answer to one with the same tag,
+// isn't taken for the literal's.
+func TestGuardWaitsForEarlierCommands(t *testing.T) {
+	var s guarded
+	s.client("a IDLE\r\nb APPEND x {20}\r\n")
+	s.wants(t, "a IDLE\r\n", "")
+	s.upstream("+ idling\r\n")
+	s.client("c UNAUTHENTICATE\r\n  ")
+	s.wants(t, "", "+ idling\r\n")
+	s.upstream("a BAD expected DONE\r\n")
+	s.wants(t, "b APPEND x {20}\r\n", "a BAD expected DONE\r\n")
+
+	s = guarded{}
+	s.client("a FETCH 1 BODY[]\r\na NOOP\r\n")
+	s.wants(t, "a FETCH 1 BODY[]\r\n", "")
+	s.upstream("* 1 FETCH (BODY[] {6}\r\na OK\r\n)\r\n")
+	s.wants(t, "", "* 1 FETCH (BODY[] {6}\r\na OK\r\n)\r\n")
+	s.upstream("a OK done\r\n")
+	s.wants(t, "a NOOP\r\n", "a OK done\r\n")
+}
+
+// What stands in a literal or a text of the upstream's is no answer.
+func TestGuardUpstreamData(t *testing.T) {
+	var s guarded
+	s.client("a APPEND x {3+}\r\nabc\r\n")
+	data := "* 1 FETCH (BODY[1] {9}\r\n+ go on\r\n BODY[2] {6}\r\na OK\r\n)\r\n* OK look {99}\r\n* LIST () \"/\" {4}\r\n+ \r\n\r\n"
+	s.upstream(data)
+	s.wants(t, "a APPEND x {3}\r\n", data)
+	s.upstream("+ OK\r\n")
+	s.wants(t, "abc\r\n", "")
+}
+
+func TestGuardID(t *testing.T) {
+	for sent, want := range map[string]string{
+		`a ID NIL`:                        `a ID NIL`,
+		`a id ("name" "x" "version" NIL)`: `a ID ("name" "x" "version" NIL)`,
+		`a ID ("x-originating-ip" "1.2.3.4" "name" "x")`:         `a ID ("name" "x")`,
+		`a ID ("X-Originating-IP" "1.2.3.4")`:                    `a ID NIL`,
+		`a ID ("x-forward-foo" "1" "x-multiplex" "1" "os" "\"")`: `a ID ("os" "\"")`,
+		`a ID`:                           `a ID NIL`,
+		`a ID nonsense`:                  `a ID NIL`,
+		`a ID ("name" "x"`:               `a ID NIL`,
+		`a  ID ("x-originating-ip" "1")`: `a ID NIL`,
+		"a ID (\"x-originating-ip\" {7+}\r\n1.2.3.4)": `a ID NIL`,
+		"a ID ({16+}\r\nx-originating-ip \"1\")":      `a ID NIL`,
+	} {
+		var s guarded
+		s.client(sent + "\r\nb NOOP\r\n")
+		s.wants(t, want+"\r\nb NOOP\r\n", "")
+	}
+}
+
+func TestGuardUnfollowable(t *testing.T) {
+	for _, sent := range []string{
+		" NOOP\r\n", " \r\n", "a\tUNAUTHENTICATE\r\n", "a UNAUTHENTICATE\tx\r\n", "a NO\x00OP\r\n",
+		"a NOOP\rb UNAUTHENTICATE\r\n", "DONE{5+}\r\n", strings.Repeat("x", 129) + " NOOP\r\n",
+	} {
+		var s guarded
+		s.client(sent)
+		if !errors.Is(s.err, ErrUnfollowable) || len(s.up) > 0 {
+			t.Errorf("%.40q: %v, upstream got %q", sent, s.err, s.up)
+		}
+	}
+	var s guarded
+	s.client("a SEARCH " + strings.Repeat("x", maxGuardedLine))
+	if !errors.Is(s.err, ErrTooLong) {
+		t.Errorf("a line without end: %v", s.err)
+	}
+}
+
+// A server that answers a great literal before its end doesn't get the rest as commands.
+func TestGuardAnsweredEarly(t *testing.T) {
+	var s guarded
+	s.client("a APPEND x {5}\r\n")
+	s.upstream("+ OK\r\n")
+	s.client("hel")
+	s.upstream("a NO [OVERQUOTA]\r\n")
+	s.client("lo {3+}\r\nabc UNAUTHENTICATE\r\nb NOOP\r\n")
+	s.wants(t, "a APPEND x {5}\r\nhello\r\nb NOOP\r\n", "+ OK\r\na NO [OVERQUOTA]\r\n")
+}
+
+// The same octets come out however both directions are cut.
+func TestGuardSplits(t *testing.T) {
+	client := "a APPEND \"x{3+}\" {5+}\r\nhello {2}\r\nhi\r\nb ID (\"x-session-id\" \"1\")\r\nc UNAUTHENTICATE\r\nd LOGIN {1+}\r\nx y\r\ne NOOP\r\n"
+	answers := []string{"* 1 FETCH (X {4}\r\n+ \r\n)\r\n+ one\r\n", "+ two\r\n", "a OK\r\nb OK\r\nc BAD\r\n", "d BAD\r\n* OK {5}\r\ne OK\r\n"}
+	whole := converse(client, answers, len(client), 1000)
+	if whole.err != nil || len(whole.sent) > 0 {
+		t.Fatalf("%v, left %q", whole.err, whole.sent)
+	}
+	for size := 1; size < len(client); size++ {
+		for _, upstreamSize := range []int{1, 2, 5, 1000} {
+			got := converse(client, answers, size, upstreamSize)
+			if !bytes.Equal(got.up, whole.up) || !bytes.Equal(got.down, whole.down) || got.err != nil {
+				t.Fatalf("cut at %d and %d: upstream got %q, client got %q, %v", size, upstreamSize, got.up, got.down, got.err)
+			}
+		}
+	}
+}
+
+func converse(client string, answers []string, size, upstreamSize int) *guarded {
+	s := &guarded{}
+	for ; len(client) > 0; client = client[min(size, len(client)):] {
+		s.client(client[:min(size, len(client))])
+	}
+	for _, a := range answers {
+		for ; len(a) > 0; a = a[min(upstreamSize, len(a)):] {
+			s.upstream(a[:min(upstreamSize, len(a))])
+		}
+	}
+	return s
+}
+
+// modelUpstream reads what a Guard passes on, as some server would, and notes what it
+// executes. whims decide what it does where servers differ.
+type modelUpstream struct {
+	whims    []byte
+	in       []byte
+	literal  int
+	tag      string // of the command whose literal is being read
+	executed []string
+}
+
+func (m *modelUpstream) whim() byte {
+	if len(m.whims) == 0 {
+		return 0
+	}
+	w := m.whims[0]
+	m.whims = m.whims[1:]
+	return w
+}
+
+func (m *modelUpstream) read(p []byte) (answers string) {
+	m.in = append(m.in, p...)
+	for {
+		if m.literal > 0 {
+			n := min(m.literal, len(m.in))
+			m.in, m.literal = m.in[n:], m.literal-n
+			if m.literal > 0 {
+				return answers
+			}
+		}
+		i := bytes.IndexByte(m.in, '\n')
+		if i < 0 {
+			return answers
+		}
+		line := strings.TrimRight(string(m.in[:i]), "\r")
+		m.in = m.in[i+1:]
+		within := m.tag != ""
+		if !within {
+			f := strings.Fields(line)
+			if len(f) == 0 {
+				continue
+			}
+			m.tag = f[0]
+			if len(f) > 1 {
+				m.executed = append(m.executed, strings.ToUpper(f[1]))
+			}
+		}
+		if h := headerAtEnd(line); h.closed() && h.size < 1000 {
+			w := m.whim()
+			switch {
+			case w%4 == 3: // not taken for a literal, or not wanted: a command may come next
+				answers += m.tag + " NO\r\n"
+				m.tag = ""
+			case h.nonSync():
+				m.literal = int(h.size)
+			default:
+				answers += "* 1 FETCH (X {4}\r\n+ \r\n)\r\n+ \r\n"[29*int(w%2):]
+				m.literal = int(h.size)
+			}
+			continue
+		}
+		answers += fmt.Sprintf("%s OK\r\n", m.tag)
+		m.tag = ""
+	}
+}
+
+// Whatever a client sends, and whatever the upstream makes of its literals, it never
+// executes a refused command.
+func FuzzGuard(f *testing.F) {
+	f.Add([]byte("a NOOP {18+}\r\nb UNAUTHENTICATE\r\nc APPEND x {3}\r\nabc\r\n"), []byte{3, 0, 1}, uint8(4))
+	f.Add([]byte("a IDLE\r\nb APPEND x {17}\r\nc UNAUTHENTICATE\r\n\r\nd LOGIN a b\r\n"), []byte{0}, uint8(200))
+	f.Add([]byte("a X {12}\r\nb Y {30}\r\n\r\nc UNAUTHENTICATE\r\n"), []byte{2, 3}, uint8(1))
+	f.Add([]byte("a X \"{9+}\r\nUNAUTHENTICATE x\nb UNAUTHENTICATE\r\n"), []byte{3}, uint8(9))
+	f.Fuzz(func(t *testing.T, client, whims []byte, size uint8) {
+		m := &modelUpstream{whims: whims}
+		s := &guarded{}
+		step := int(size) + 1
+		for rest := client; len(rest) > 0 && s.err == nil; rest = rest[min(step, len(rest)):] {
+			s.client(string(rest[:min(step, len(rest))]))
+			for len(s.up) > 0 {
+				p := s.up
+				s.up = nil
+				s.upstream(m.read(p))
+			}
+			if len(s.g.line) > maxGuardedLine || len(s.g.open) > maxOpen {
+				t.Fatal("a bound was passed")
+			}
+		}
+		for _, command := range m.executed {
+			if refused[command] {
+				t.Fatalf("the upstream executed %s", command)
+			}
+		}
+	})
+}
+
+func BenchmarkGuardLiteral(b *testing.B) {
+	var g Guard
+	g.literal = 1 << 62
+	p := make([]byte, 64<<10)
+	b.SetBytes(int64(len(p)))
+	for b.Loop() {
+		if _, _, err := g.Client(p); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkGuardCommand(b *testing.B) {
+	var g Guard
+	command, answer := []byte("a UID FETCH 1:100 (UID FLAGS)\r\n"), []byte("a OK FETCH completed\r\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := g.Client(command); err != nil {
+			b.Fatal(err)
+		}
+		g.Upstream(answer)
+	}
+}
+
+func BenchmarkGuardResponses(b *testing.B) {
+	var g Guard
+	p := bytes.Repeat([]byte("* 12345 FETCH (UID 1234567 FLAGS (\\Seen $Forwarded))\r\n"), 1000)
+	b.SetBytes(int64(len(p)))
+	for b.Loop() {
+		g.Upstream(p)
+	}
+}
