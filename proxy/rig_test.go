@@ -37,6 +37,40 @@ type rig struct {
 	directory *auth.Directory
 	logs      *observer.ObservedLogs
 	upstream  *fakeUpstream
+	sockets   map[bool]net.Listener // by StartTLS; nil: pipes
+}
+
+// onSockets runs f with a rig on real sockets and the real clock.
+func onSockets(t *testing.T, f func(*rig)) {
+	t.Helper()
+	r := newRig(t)
+	r.RefusalDelay = 10 * time.Millisecond
+	r.sockets = map[bool]net.Listener{}
+	var served sync.WaitGroup
+	for _, startTLS := range []bool{false, true} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.sockets[startTLS] = l
+		served.Go(func() {
+			if err := r.Serve(Listener{Listener: l, StartTLS: startTLS}); err != ErrServerClosed {
+				t.Errorf("Serve: %v", err)
+			}
+		})
+	}
+	f(r)
+	r.end()
+	served.Wait()
+}
+
+// end shuts the server down at once and waits for all of it.
+func (r *rig) end() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	r.Shutdown(ctx)
+	r.Audit.Close(context.Background())
+	r.upstream.wg.Wait()
 }
 
 // in runs f with a rig inside a bubble, and fails if anything is left at the end.
@@ -45,11 +79,7 @@ func in(t *testing.T, f func(*rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		f(r)
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		r.Shutdown(ctx)
-		r.Audit.Close(context.Background())
-		r.upstream.wg.Wait()
+		r.end()
 	})
 }
 
@@ -157,13 +187,34 @@ type peer struct {
 	r   *bufio.Reader
 }
 
-// connect opens a plaintext connection to a STARTTLS listener.
+// connect opens a plaintext connection to a STARTTLS listener and reads the greeting.
 func (r *rig) connect(from string) *peer {
 	r.t.Helper()
-	return r.dial(from, true)
+	p := r.dial(from, true)
+	p.want(`\* OK \[CAPABILITY IMAP4rev1 ID LITERAL- STARTTLS LOGINDISABLED\] .*`)
+	return p
+}
+
+// startTLS is connect with STARTTLS behind it.
+func (r *rig) startTLS(from string) *peer {
+	r.t.Helper()
+	p := r.connect(from)
+	p.send("s STARTTLS\r\n")
+	p.want("s OK .*")
+	p.secure(&tls.Config{InsecureSkipVerify: true})
+	return p
 }
 
 func (r *rig) dial(from string, startTLS bool) *peer {
+	r.t.Helper()
+	if r.sockets != nil {
+		client, err := net.Dial("tcp", r.sockets[startTLS].Addr().String())
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		client.SetDeadline(time.Now().Add(time.Minute)) // a test that hangs should say where
+		return &peer{Conn: client, t: r.t, raw: client, r: bufio.NewReader(client)}
+	}
 	server, client := net.Pipe()
 	remote := net.TCPAddrFromAddrPort(mustAddr(from))
 	r.ServeConn(pipeEnd{server, net.TCPAddrFromAddrPort(mustAddr("192.0.2.1:993")), remote}, startTLS)
