@@ -56,6 +56,11 @@ func (c *checker) listeners() {
 		if c.address(key+".address", l.Address, 0) {
 			c.free(taken, key+".address", l.Address)
 		}
+		for _, prefix := range l.TrustedProxies {
+			if prefix.Bits() == 0 {
+				c.warn(key+".trusted_proxies", prefix.String(), "whoever connects from there can claim any address: name your proxies' own addresses")
+			}
+		}
 	}
 	if c.Metrics.Address != "" && c.address("metrics.address", c.Metrics.Address, 0) {
 		c.free(taken, "metrics.address", c.Metrics.Address)

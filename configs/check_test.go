@@ -84,14 +84,15 @@ func TestCheck(t *testing.T) {
 
 func TestCheckListeners(t *testing.T) {
 	for listeners, want := range map[string][]string{
-		`{ address = "0.0.0.0:993" }, { address = "0.0.0.0:143", tls = "starttls" }`: nil,
-		`{ address = "127.0.0.1:0" }, { address = "127.0.0.1:0" }`:                   nil,
-		`{ address = "127.0.0.1:993" }, { address = "[::1]:993" }`:                   nil,
-		`{ address = "127.0.0.1:993" }, { address = "[::ffff:127.0.0.1]:993" }`:      {`w.toml:3: listener[1].address = "[::ffff:127.0.0.1]:993": listener[0].address listens there already: choose another port, or remove one of them`},
-		`{ address = "127.0.0.1:993" }, { address = ":993" }`:                        {`w.toml:3: listener[1].address = ":993": listener[0].address listens there already: choose another port, or remove one of them`},
-		`{ address = "127.0.0.1:65536" }`:                                            {`w.toml:3: listener[0].address = "127.0.0.1:65536": must be a host and a port as a number, such as "127.0.0.1:143", "[::1]:143" or "imap.example.org:993"`},
-		`{ address = "a_b:1", trusted_proxies = ["10.0.0.0/8"] }`: {
-			`w.toml:3: listener[0].trusted_proxies: this version can't do that yet: remove it, and let clients connect directly`,
+		`{ address = "0.0.0.0:993" }, { address = "0.0.0.0:143", tls = "starttls" }`:         nil,
+		`{ address = "127.0.0.1:0" }, { address = "127.0.0.1:0" }`:                           nil,
+		`{ address = "127.0.0.1:993" }, { address = "[::1]:993" }`:                           nil,
+		`{ address = "127.0.0.1:993" }, { address = "[::ffff:127.0.0.1]:993" }`:              {`w.toml:3: listener[1].address = "[::ffff:127.0.0.1]:993": listener[0].address listens there already: choose another port, or remove one of them`},
+		`{ address = "127.0.0.1:993" }, { address = ":993" }`:                                {`w.toml:3: listener[1].address = ":993": listener[0].address listens there already: choose another port, or remove one of them`},
+		`{ address = "127.0.0.1:65536" }`:                                                    {`w.toml:3: listener[0].address = "127.0.0.1:65536": must be a host and a port as a number, such as "127.0.0.1:143", "[::1]:143" or "imap.example.org:993"`},
+		`{ address = "127.0.0.1:993", trusted_proxies = ["10.0.0.0/8", "2001:db8::1/128"] }`: nil,
+		`{ address = "127.0.0.1:993", trusted_proxies = ["10.0.0.0/8", "0.0.0.0/0"] }`:       {`w.toml:3: warning: listener[0].trusted_proxies = "0.0.0.0/0": whoever connects from there can claim any address: name your proxies' own addresses`},
+		`{ address = "a_b:1" }`: {
 			`w.toml:3: listener[0].address = "a_b:1": must be a host and a port as a number, such as "127.0.0.1:143", "[::1]:143" or "imap.example.org:993"`,
 		},
 	} {
@@ -122,8 +123,8 @@ func TestCheckUpstreams(t *testing.T) {
 		`{ address = ":143" }`:                                                          {`w.toml:3: upstream[0].address = ":143": must be a host and a port as a number, such as "127.0.0.1:143", "[::1]:143" or "imap.example.org:993"`},
 		`{ address = "imap.lan:0" }`:                                                    {`w.toml:3: upstream[0].address = "imap.lan:0": must be a host and a port as a number, such as "127.0.0.1:143", "[::1]:143" or "imap.example.org:993"`},
 		`{ address = "imap.lan:143", login = "master", master = { user = "m" } }`:       {`w.toml:3: upstream[0].login: this version can't do that yet: use "replay"`, `w.toml:3: upstream[0].master: this version can't do that yet: remove it`},
-		`{ address = "imap.lan:143", forward = "proxy-v2" }`:                            {`w.toml:3: upstream[0].forward: this version can't do that yet: use "id"`},
-		`{ address = "imap.lan:143", forward = "xclient", login = "", tls = "always" }`: {`w.toml:3: upstream[0].tls = "always": must be "starttls", "implicit" or "none"`, `w.toml:3: upstream[0].login = "": must be "replay"`, `w.toml:3: upstream[0].forward = "xclient": must be "id" or "off"`},
+		`{ address = "imap.lan:143", forward = "proxy-v2" }`:                            nil,
+		`{ address = "imap.lan:143", forward = "xclient", login = "", tls = "always" }`: {`w.toml:3: upstream[0].tls = "always": must be "starttls", "implicit" or "none"`, `w.toml:3: upstream[0].login = "": must be "replay"`, `w.toml:3: upstream[0].forward = "xclient": must be "id", "proxy-v2" or "off"`},
 		`{ address = "imap.lan:143", server_name = "a b" }`:                             {`w.toml:3: upstream[0].server_name = "a b": must be the name in the upstream's certificate, such as "imap.example.org"`},
 		`{ address = "imap.lan:143", ca = "nowhere.pem" }`:                              {`w.toml:3: upstream[0].ca = "nowhere.pem": can't be read: no such file or directory (relative paths start at the configuration file's folder)`},
 		`{ name = "a", address = "a.lan:143" }, { name = "a", address = "b.lan:143" }`:  {`w.toml:3: upstream[1].name = "a": upstream[0] has that name already: give each its own`},

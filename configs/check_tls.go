@@ -69,7 +69,7 @@ func (c *checker) upstreams() {
 		}
 		c.oneOf(key+".tls", u.TLS, "starttls", "implicit", "none")
 		c.oneOf(key+".login", u.Login, "replay")
-		c.oneOf(key+".forward", u.Forward, "id", "off")
+		c.oneOf(key+".forward", u.Forward, "id", "proxy-v2", "off")
 		if u.ServerName != "" && !isDNSName(u.ServerName) && net.ParseIP(u.ServerName) == nil {
 			c.refuse(key+".server_name", u.ServerName, `must be the name in the upstream's certificate, such as "imap.example.org"`)
 		}

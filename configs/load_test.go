@@ -350,7 +350,7 @@ func TestNoSecret(t *testing.T) {
 // Whatever the bytes: no panic, an end, and lines that exist.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(required))
-	f.Add([]byte(Example))
+	f.Add([]byte(strings.ReplaceAll(Example, "/etc/imapwarden/", "/nowhere/")))
 	f.Add([]byte("[[upstream]]\n[upstream.master]\nuser=[\n\n]\n[[x.y]]\n\"a.b\".c=1\r\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		config, problems := Parse("/nowhere/w.toml", data)

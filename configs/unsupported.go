@@ -15,16 +15,12 @@ func (c *checker) unsupported() {
 		}
 	}
 	standard := Default()
-	for i, l := range c.Listeners {
-		no(fmt.Sprintf("listener[%d].trusted_proxies", i), len(l.TrustedProxies) > 0, "remove it, and let clients connect directly")
-	}
 	no("tls.client_ca", c.TLS.ClientCA != "", "remove it")
 	no("tls.acme", !reflect.DeepEqual(c.TLS.ACME, standard.TLS.ACME), "remove it, and name files in tls.certificates; they are read again when they change")
 	for i, u := range c.Upstreams {
 		key := fmt.Sprintf("upstream[%d]", i)
 		no(key+".login", u.Login == "master", `use "replay"`)
 		no(key+".master", u.Master != DefaultUpstream().Master, "remove it")
-		no(key+".forward", u.Forward == "proxy-v2", `use "id"`)
 	}
 	no("mfa.grant.from", c.MFA.Grant.From == "tls-client" || c.MFA.Grant.From == "both", `use "network" or "off"`)
 	no("rule", len(c.Rules) > 0, "remove every [[rule]]")

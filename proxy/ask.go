@@ -76,6 +76,9 @@ func (s *session) command() (*attempt, error) {
 		}
 		return s.authenticate(tag)
 	}
+	if tag == "PROXY" && len(s.listener.TrustedProxies) > 0 {
+		return nil, endProxyHeader // somebody who isn't trusted claims an address
+	}
 	if speaksOther[tag] {
 		return nil, s.bye(endForeign, "This is an IMAP server")
 	}
@@ -163,22 +166,7 @@ func (s *session) upgrade(tag string) error {
 	if err := s.write(tag + " OK Begin TLS negotiation now\r\n"); err != nil {
 		return err
 	}
-	return s.secureOver(&preread{Conn: s.tcp, first: s.in.Buffered()})
-}
-
-// preread is a connection of which some octets have been read already.
-type preread struct {
-	net.Conn
-	first []byte
-}
-
-func (p *preread) Read(b []byte) (int, error) {
-	if len(p.first) == 0 {
-		return p.Conn.Read(b)
-	}
-	n := copy(b, p.first)
-	p.first = p.first[n:]
-	return n, nil
+	return s.secureOver(&preread{Conn: s.conn, first: s.in.Buffered()})
 }
 
 // demandTLS refuses credentials in plaintext at once: no continuation invites more of

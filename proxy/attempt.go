@@ -81,7 +81,7 @@ func (s *session) decide(a *attempt) bool {
 	}
 	a.foreign = !s.isSelf(a.authzid, a.account)
 
-	decision, trial := s.server.Policy.Await(a.ctx, s.source, a.account)
+	decision, trial := s.server.Policy.Await(a.ctx, s.client.Addr(), a.account)
 	a.trial, a.rule = trial, decision.Observed
 	if !decision.Allowed {
 		return a.limited(decision)
@@ -89,7 +89,7 @@ func (s *session) decide(a *attempt) bool {
 	a.claim, err = s.server.Auth.Examine(a.ctx, auth.Attempt{
 		Account: a.account,
 		Secret:  a.secret,
-		Source:  s.source,
+		Source:  s.client.Addr(),
 		Mode:    s.server.Mode,
 	})
 	if err != nil {
@@ -128,7 +128,7 @@ func (s *session) isSelf(authzid, account string) bool {
 func (s *session) connect(a *attempt) bool {
 	upstream, answer, err := s.server.Route(a.account).login(a.ctx, identity{
 		account: a.account, password: a.claim.Password(),
-		client: address(s.tcp.RemoteAddr()), local: address(s.tcp.LocalAddr()), session: s.id, id: s.clientID,
+		client: s.client, local: s.local, session: s.id, id: s.clientID,
 	}, s.server.Metrics)
 	switch answer {
 	case answerNo:
@@ -162,7 +162,7 @@ func (s *session) accept(a *attempt) bool {
 		s.server.Auth.SessionEnded(verdict.GrantID)
 		return a.refused(reasonForeign)
 	}
-	decision, slot := s.server.Policy.Enter(s.source, a.account)
+	decision, slot := s.server.Policy.Enter(s.client.Addr(), a.account)
 	if !decision.Allowed {
 		s.server.Auth.SessionEnded(verdict.GrantID)
 		return a.limited(decision)
@@ -241,7 +241,7 @@ func (a *attempt) event() audit.Event {
 		Outcome: a.outcome,
 		Session: a.session.id,
 		Account: a.account,
-		Source:  sourceText(a.session.source),
+		Source:  sourceText(a.session.client.Addr()),
 		Program: a.session.program(),
 		Factor:  string(a.verdict.Factor),
 		Reason:  a.reason,

@@ -22,6 +22,7 @@ const (
 	endTimeout      end = "timed out"
 	endHandshake    end = "TLS handshake failed"
 	endUnfollowable end = "ambiguous command"
+	endProxyHeader  end = "no PROXY header, or an untrusted one"
 	endLimited      end = "turned away by a limit"
 	endTooLong      end = "command too long"
 	endBadCommands  end = "too many bad commands"

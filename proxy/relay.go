@@ -209,7 +209,11 @@ func closeWrite(conn net.Conn) {
 		c.CloseWrite()
 		conn = c.NetConn()
 	}
-	if c, ok := conn.(*preread); ok {
+	for {
+		c, ok := conn.(*preread)
+		if !ok {
+			break
+		}
 		conn = c.Conn
 	}
 	if c, ok := conn.(interface{ CloseWrite() error }); ok {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -38,6 +39,7 @@ type rig struct {
 	logs      *observer.ObservedLogs
 	upstream  *fakeUpstream
 	sockets   map[bool]net.Listener // by StartTLS; nil: pipes
+	trusted   []netip.Prefix        // proxies
 }
 
 // onSockets runs f with a rig on real sockets and the real clock.
@@ -92,7 +94,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	up := &fakeUpstream{t: t, password: "secret"}
-	upstream := &Upstream{Name: "test", Address: "upstream:143", TLS: UpstreamPlain, ForwardID: true, Dial: up.dial}
+	upstream := &Upstream{Name: "test", Address: "upstream:143", TLS: UpstreamPlain, Forward: ForwardID, Dial: up.dial}
 	names := auth.Names{}
 	r := &rig{
 		t: t, store: records, logs: logs, upstream: up,
@@ -217,7 +219,7 @@ func (r *rig) dial(from string, startTLS bool) *peer {
 	}
 	server, client := net.Pipe()
 	remote := net.TCPAddrFromAddrPort(mustAddr(from))
-	r.ServeConn(pipeEnd{server, net.TCPAddrFromAddrPort(mustAddr("192.0.2.1:993")), remote}, startTLS)
+	r.ServeConn(pipeEnd{server, net.TCPAddrFromAddrPort(mustAddr("192.0.2.1:993")), remote}, Listener{StartTLS: startTLS, TrustedProxies: r.trusted})
 	return &peer{Conn: client, t: r.t, raw: client, r: bufio.NewReader(client)}
 }
 

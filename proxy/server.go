@@ -14,6 +14,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -65,7 +66,8 @@ type Timeouts struct {
 // A Listener is one address that clients connect to.
 type Listener struct {
 	net.Listener
-	StartTLS bool // else TLS begins at once (RFC 8314)
+	StartTLS       bool           // else TLS begins at once (RFC 8314)
+	TrustedProxies []netip.Prefix // peers whose PROXY header is required and believed
 }
 
 // Serve accepts connections until Shutdown, then returns ErrServerClosed.
@@ -90,14 +92,15 @@ func (s *Server) Serve(l Listener) error {
 			time.Sleep(pause)
 		default:
 			pause = 0
-			s.ServeConn(conn, l.StartTLS)
+			s.ServeConn(conn, l)
 		}
 	}
 }
 
-// ServeConn serves one connection on a goroutine of its own. It returns at once.
-func (s *Server) ServeConn(conn net.Conn, startTLS bool) {
-	c := newSession(s, conn, startTLS)
+// ServeConn serves one connection, as one that l accepted, on a goroutine of its own. It
+// returns at once.
+func (s *Server) ServeConn(conn net.Conn, l Listener) {
+	c := newSession(s, conn, l)
 	if !s.register(c) {
 		conn.Close()
 		return

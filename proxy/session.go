@@ -22,8 +22,9 @@ import (
 type session struct {
 	server   *Server
 	id       string
-	source   netip.Addr // where the client connects from
-	startTLS bool       // this listener begins in plaintext
+	listener Listener
+	client   netip.AddrPort // where the client connects from
+	local    netip.AddrPort // and to
 	started  time.Time
 
 	tcp    net.Conn // what deadlines are set on
@@ -52,12 +53,13 @@ type session struct {
 	reason      end // why it was cut from outside
 }
 
-func newSession(server *Server, conn net.Conn, startTLS bool) *session {
+func newSession(server *Server, conn net.Conn, l Listener) *session {
 	s := &session{
 		server:   server,
 		id:       rand.Text()[:16],
-		source:   address(conn.RemoteAddr()).Addr(),
-		startTLS: startTLS,
+		listener: l,
+		client:   address(conn.RemoteAddr()),
+		local:    address(conn.LocalAddr()),
 		started:  time.Now(),
 		tcp:      conn,
 		conn:     conn,
@@ -71,6 +73,10 @@ func (s *session) run() {
 	var err error
 	defer func() { s.finish(err, recover()) }()
 
+	s.server.Metrics.Accepted.Inc()
+	if err = s.locate(); err != nil {
+		return
+	}
 	if err = s.admit(); err != nil {
 		return
 	}
@@ -99,8 +105,7 @@ func (s *session) run() {
 
 // admit asks policy for a place before anything costly is done for a stranger.
 func (s *session) admit() error {
-	s.server.Metrics.Accepted.Inc()
-	decision, slot := s.server.Policy.Admit(s.source)
+	decision, slot := s.server.Policy.Admit(s.client.Addr())
 	if !decision.Allowed {
 		s.server.Metrics.Limited(decision.Signal)
 		return endLimited
@@ -112,10 +117,10 @@ func (s *session) admit() error {
 
 // secureFirst begins TLS where the listener has it from the first octet.
 func (s *session) secureFirst() error {
-	if s.startTLS {
+	if s.listener.StartTLS {
 		return nil
 	}
-	return s.secureOver(s.tcp)
+	return s.secureOver(s.conn)
 }
 
 // secureOver makes the handshake. Nothing that was said before it counts afterwards
@@ -125,7 +130,7 @@ func (s *session) secureOver(conn net.Conn) error {
 	tlsConn := tls.Server(conn, s.server.TLS)
 	if err := tlsConn.Handshake(); err != nil {
 		s.server.Metrics.HandshakeFailed.Inc()
-		s.server.Log.Debug("TLS handshake failed", zap.String("session", s.id), zap.Stringer("source", s.source), zap.Error(err))
+		s.server.Log.Debug("TLS handshake failed", zap.String("session", s.id), zap.Stringer("source", s.client.Addr()), zap.Error(err))
 		return endHandshake
 	}
 	s.conn, s.secure = tlsConn, true
@@ -178,7 +183,7 @@ func (s *session) finish(err error, panicked any) {
 func (s *session) summary(why end) []zap.Field {
 	fields := []zap.Field{
 		zap.String("session", s.id),
-		zap.Stringer("source", s.source),
+		zap.Stringer("source", s.client.Addr()),
 		zap.String("end", string(why)),
 		zap.Duration("duration", time.Since(s.started)),
 		zap.Int("refusals", s.refusals),

@@ -31,13 +31,23 @@ const (
 	UpstreamPlain    UpstreamTLS = "none"
 )
 
+// Forward is how an upstream is told the client's address.
+type Forward string
+
+// The ways; any other value is ForwardOff.
+const (
+	ForwardID    Forward = "id"       // in the first ID, as Dovecot's proxy does
+	ForwardProxy Forward = "proxy-v2" // in a PROXY header, before all else
+	ForwardOff   Forward = "off"
+)
+
 // An Upstream is an IMAP server behind us. Fields are not changed after the first login.
 type Upstream struct {
 	Name      string
 	Address   string // host:port
 	TLS       UpstreamTLS
 	TLSConfig *tls.Config // with ServerName; unused for UpstreamPlain
-	ForwardID bool        // tell it the client's address in the first ID
+	Forward   Forward
 	Dial      func(ctx context.Context, network, address string) (net.Conn, error)
 
 	mu     sync.Mutex
@@ -144,6 +154,12 @@ var (
 
 // login takes the steps of RFC 9051, sections 7.1.4, 6.2.1 and 6.2.2, in their order.
 func (d *upstreamDialog) login(who identity) (*backend, answer, error) {
+	if d.upstream.Forward == ForwardProxy {
+		d.step = metrics.Dial
+		if err := announce(d.conn, who.client, who.local); err != nil {
+			return nil, answerUnknown, err
+		}
+	}
 	d.step = metrics.TLS
 	if d.upstream.TLS == UpstreamImplicit {
 		if err := d.handshake(); err != nil {
@@ -254,7 +270,7 @@ func (d *upstreamDialog) identify(who identity) error {
 			fields = append(fields, `"`+name+`" `+string(q))
 		}
 	}
-	if d.upstream.ForwardID && who.client.IsValid() {
+	if d.upstream.Forward == ForwardID && who.client.IsValid() {
 		add("x-originating-ip", who.client.Addr().String())
 		add("x-originating-port", strconv.Itoa(int(who.client.Port())))
 		add("x-connected-ip", who.local.Addr().String())

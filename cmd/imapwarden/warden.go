@@ -101,7 +101,7 @@ func (w *warden) listen() error {
 		if err != nil {
 			return fmt.Errorf("listener %s: %w", l.Address, err)
 		}
-		w.listeners = append(w.listeners, proxy.Listener{Listener: listener, StartTLS: l.TLS == "starttls"})
+		w.listeners = append(w.listeners, proxy.Listener{Listener: listener, StartTLS: l.TLS == "starttls", TrustedProxies: l.TrustedProxies})
 	}
 	var err error
 	if path := w.config.Admin.Socket; path != "" {
@@ -276,7 +276,7 @@ func upstream(c configs.Upstream) (*proxy.Upstream, error) {
 		Address:   c.Address,
 		TLS:       proxy.UpstreamTLS(c.TLS),
 		TLSConfig: settings,
-		ForwardID: c.Forward == "id",
+		Forward:   proxy.Forward(c.Forward),
 		Dial:      (&net.Dialer{KeepAlive: 5 * time.Minute}).DialContext,
 	}, nil
 }
