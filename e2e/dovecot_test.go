@@ -27,6 +27,7 @@ auth_mechanisms = plain login
 auth_failure_delay = 0
 disable_plaintext_auth = no
 login_trusted_networks = 127.0.0.0/8
+haproxy_trusted_networks = 127.0.0.0/8
 mail_max_userip_connections = 1000
 mail_location = maildir:~/Maildir
 first_valid_uid = 1
@@ -54,6 +55,10 @@ service imap-login {
   inet_listener imaps {
     port = %[5]s
     ssl = yes
+  }
+  inet_listener imap_proxied {
+    port = %[6]s
+    haproxy = yes
   }
 }
 service anvil {
@@ -85,9 +90,10 @@ const dovecotName = "dovecot.internal"
 
 // A dovecot is the upstream: real, on loopback, in its own folder.
 type dovecot struct {
-	dir   string
-	plain string // address with STARTTLS
-	tls   string // address with implicit TLS
+	dir     string
+	plain   string // address with STARTTLS
+	tls     string // address with implicit TLS
+	proxied string // address that wants a PROXY header
 	owner *user.User
 
 	proc *process
@@ -131,8 +137,8 @@ func newDovecot(dir string, owner *user.User) (*dovecot, error) {
 	if err := shared.internal.issue(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), dovecotName); err != nil {
 		return nil, err
 	}
-	var ports [2]string
-	for i, address := range []*string{&d.plain, &d.tls} {
+	var ports [3]string
+	for i, address := range []*string{&d.plain, &d.tls, &d.proxied} {
 		var err error
 		if *address, err = freeAddress(); err != nil {
 			return nil, err
@@ -141,7 +147,7 @@ func newDovecot(dir string, owner *user.User) (*dovecot, error) {
 			return nil, err
 		}
 	}
-	config := fmt.Sprintf(dovecotConfig, dir, owner.Uid, owner.Gid, ports[0], ports[1])
+	config := fmt.Sprintf(dovecotConfig, dir, owner.Uid, owner.Gid, ports[0], ports[1], ports[2])
 	if os.Geteuid() != 0 {
 		group, err := user.LookupGroupId(owner.Gid)
 		if err != nil {

@@ -32,6 +32,7 @@ address = "%[4]s"
 tls     = "%[5]s"
 ca      = "%[6]s"
 server_name = "%[7]s"
+forward = "%[10]s"
 
 [mfa]
 mode = "%[8]s"
@@ -61,6 +62,7 @@ type settings struct {
 	serverName string
 	mode       string // required
 	drain      string // 5s
+	forward    string // id
 }
 
 // A warden is a running imapwarden with a folder, ports and a store of its own.
@@ -89,6 +91,7 @@ func startWarden(t *testing.T, s settings) *warden {
 	orElse(&s.tls, "none")
 	orElse(&s.mode, "required")
 	orElse(&s.drain, "5s")
+	orElse(&s.forward, "id")
 
 	dir, err := os.MkdirTemp(shared.dir, "w")
 	if err != nil {
@@ -101,8 +104,10 @@ func startWarden(t *testing.T, s settings) *warden {
 	address := s.upstream.plain
 	if s.tls == "implicit" {
 		address = s.upstream.tls
+	} else if s.forward == "proxy-v2" {
+		address = s.upstream.proxied
 	}
-	config := fmt.Sprintf(wardenConfig, dir, w.implicit, w.starttls, address, s.tls, s.ca, s.serverName, s.mode, s.drain)
+	config := fmt.Sprintf(wardenConfig, dir, w.implicit, w.starttls, address, s.tls, s.ca, s.serverName, s.mode, s.drain, s.forward)
 	if err := os.WriteFile(w.config(), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

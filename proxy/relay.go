@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	relayBuffer  = 32 << 10
-	halfOpenTime = 30 * time.Second // for the other direction, once one has ended
+	relayBuffer = 32 << 10
+	// How long the other direction may go on, once one has ended.
+	halfOpenClient   = 30 * time.Second // the upstream may still have answers
+	halfOpenUpstream = 5 * time.Second  // nobody listens to the client any more
 )
 
 var relayBuffers = sync.Pool{New: func() any { b := make([]byte, relayBuffer); return &b }}
@@ -176,11 +178,11 @@ func (r *relay) half(dst net.Conn, ends end) {
 	if r.why == "" {
 		r.why = ends
 	}
+	r.idle, r.moved = halfOpenClient, time.Now()
 	if ends == endUpstream {
-		r.over = true
+		r.idle, r.over = halfOpenUpstream, true
 		r.answered.Broadcast()
 	}
-	r.idle, r.moved = halfOpenTime, time.Now()
 	dst.SetReadDeadline(r.moved.Add(r.idle))
 }
 
