@@ -85,6 +85,16 @@ func (a *Authenticator) Examine(ctx context.Context, at Attempt) (*Claim, error)
 	return c, err
 }
 
+// Familiar says whether the account has or had a grant from the source's network, as far
+// back as ended grants are kept.
+func (a *Authenticator) Familiar(ctx context.Context, account string, source netip.Addr) (bool, error) {
+	grants, err := a.Records.Grants(ctx, account)
+	if err != nil {
+		return false, fmt.Errorf("auth: reading the grants of %s: %w", account, err)
+	}
+	return familiar(grants, source), nil
+}
+
 // SessionEnded says that a session is over that a verdict let in, by the verdict's GrantID.
 func (a *Authenticator) SessionEnded(grantID string) { a.stays.end(grantID, a.now()) }
 

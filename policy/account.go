@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 )
@@ -10,7 +9,6 @@ const (
 	maxPenalty    = time.Hour      // where the doubling ends
 	failureMemory = time.Hour      // without a failure so long, those before don't count
 	penaltyMemory = 24 * time.Hour // without a penalty so long, the next is the first
-	maxFamiliar   = 20             // networks remembered for an account
 	maxSeen       = 10             // wrong secrets remembered for an account
 )
 
@@ -28,10 +26,9 @@ type accountEntry struct {
 
 // accountFacts is what a decision needs to know of the account.
 type accountFacts struct {
-	familiar bool          // the account signed in from this network before
-	left     int           // failures left, before those of attempts in flight
-	flying   int           // attempts in flight from unfamiliar networks
-	penalty  time.Duration // what remains of one
+	left    int           // failures left, before those of attempts in flight
+	flying  int           // attempts in flight from unfamiliar networks
+	penalty time.Duration // what remains of one
 }
 
 func (e *accountEntry) facts(now time.Time, limit int) accountFacts {
@@ -44,8 +41,6 @@ func (e *accountEntry) facts(now time.Time, limit int) accountFacts {
 
 func judgeAccount(f accountFacts) Decision {
 	switch {
-	case f.familiar:
-		return Decision{Allowed: true}
 	case f.penalty > 0:
 		return refuse(AccountLimit, f.penalty)
 	case f.flying >= f.left:
@@ -79,30 +74,6 @@ func (e *accountEntry) keep(now time.Time) keeping {
 	case now.Before(e.until.Add(e.penalty)):
 		return held // as long again as the penalty, so that the doubling isn't lost at once
 	case e.last.IsZero():
-		return forgotten
-	}
-	return cached
-}
-
-// A familiarEntry is what an account's own sign-ins taught us. Only they create
-// one, so no flood of invented names can push out those of real accounts.
-type familiarEntry struct {
-	networks []netip.Prefix // the newest last
-	seen     seen           // wrong secrets from these networks; strangers can't push them out
-}
-
-// add remembers a network where the account has just signed in.
-func (e *familiarEntry) add(network netip.Prefix) {
-	if i := slices.Index(e.networks, network); i >= 0 {
-		e.networks = slices.Delete(e.networks, i, i+1)
-	} else if len(e.networks) == maxFamiliar {
-		e.networks = slices.Delete(e.networks, 0, 1)
-	}
-	e.networks = append(e.networks, network)
-}
-
-func (e *familiarEntry) keep(time.Time) keeping {
-	if len(e.networks) == 0 {
 		return forgotten
 	}
 	return cached

@@ -30,7 +30,7 @@ func TestFloodFreesNobody(t *testing.T) {
 		}
 		away := address(77)
 		_, flying := g.Begin(away, "carol")
-		signIn(t, g, home, "dave")
+		signIn(t, g, atHome, "dave")
 		for i := range 300_000 / shrink {
 			var b [16]byte
 			binary.BigEndian.PutUint64(b[:], 0x2001_0db8_0000_0000+uint64(i))
@@ -40,7 +40,7 @@ func TestFloodFreesNobody(t *testing.T) {
 		if d := look(g, hotel, "erin"); d.Signal != AddressLimit {
 			t.Errorf("penalised address: %+v", d)
 		}
-		if d := look(g, home, "alice"); d.Signal != AccountLimit {
+		if d := look(g, atHome, "alice"); d.Signal != AccountLimit {
 			t.Errorf("penalised account: %+v", d)
 		}
 		g.addresses.with(SourceOf(away).Site(), time.Now(), func(e *addressEntry) {

@@ -9,7 +9,6 @@ import (
 	"hash/maphash"
 	"io"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,6 +47,7 @@ func (g *Gate) start() {
 		g.familiar = newTable[string](maxCached, maxHeld, familiarIdle,
 			func() *familiarEntry { return new(familiarEntry) })
 		g.slots.sites = make(map[netip.Prefix]int)
+		g.slots.networks = make(map[netip.Prefix]int)
 		g.slots.accounts = make(map[string]int)
 		g.slots.pairs = make(map[pair]int)
 	})
@@ -84,14 +84,24 @@ func (g *Gate) begin(addr netip.Addr, account string) (d Decision, t *Trial, set
 	g.start()
 	now := time.Now()
 	t = &Trial{gate: g, source: SourceOf(addr), account: strings.Clone(account)} // it may be part of a long line
-	network := t.source.Network()
-	g.familiar.with(t.account, now, func(e *familiarEntry) {
-		t.familiar = slices.Contains(e.networks, network)
-	})
+	f := facts{observe: g.limits.Observe}
 
 	// Each step judges what is known so far, and counts under the same lock, or
 	// else two attempts could take the last place. No two locks are held at once.
-	f := facts{observe: g.limits.Observe, account: accountFacts{familiar: true}}
+	g.familiar.with(t.account, now, func(e *familiarEntry) {
+		if h := e.home(t.source.Network()); h != nil {
+			f.familiar, f.home = true, h.facts(now, g.limits.AddressPerDay)
+			d = judge(f)
+			settled = h.flying.enter(d)
+		}
+	})
+	if t.familiar = f.familiar; t.familiar {
+		if !d.Allowed {
+			t = nil
+		}
+		return d, t, settled
+	}
+	f.account.left = 1 // the account's turn comes below
 	g.addresses.with(t.source.Site(), now, func(e *addressEntry) {
 		f.address = e.facts(now)
 		d = judge(f)
@@ -99,9 +109,6 @@ func (g *Gate) begin(addr netip.Addr, account string) (d Decision, t *Trial, set
 	})
 	if !d.Allowed {
 		return d, nil, settled
-	}
-	if t.familiar {
-		return d, t, nil
 	}
 	g.accounts.with(t.account, now, func(e *accountEntry) {
 		f.account = e.facts(now, g.limits.AccountFailures)
@@ -136,7 +143,15 @@ func (t *Trial) Failed(digest [8]byte) {
 	again := false
 	sight := t.gate.sight(digest, t.source.Site())
 	if t.familiar {
-		t.gate.familiar.with(t.account, now, func(e *familiarEntry) { again = e.seen.again(sight) })
+		t.gate.familiar.with(t.account, now, func(e *familiarEntry) {
+			again = e.seen.again(sight)
+			if h := e.home(t.source.Network()); h != nil {
+				h.flying.leave()
+				if !again {
+					h.charge(now)
+				}
+			}
+		})
 	} else {
 		t.gate.accounts.with(t.account, now, func(e *accountEntry) {
 			e.flying.leave()
@@ -156,10 +171,17 @@ func (t *Trial) Succeeded() {
 		return
 	}
 	now := time.Now()
-	network := t.source.Network()
-	t.gate.familiar.with(t.account, now, func(e *familiarEntry) { e.add(network) })
 	t.leaveAccount(now)
 	t.leaveAddress(now, false)
+	t.gate.Acquaint(t.source.Addr, t.account)
+}
+
+// Acquaint makes the address's network familiar for the account, as a success does, for
+// callers that know of one from before this Gate began.
+func (g *Gate) Acquaint(addr netip.Addr, account string) {
+	g.start()
+	network := SourceOf(addr).Network()
+	g.familiar.with(strings.Clone(account), time.Now(), func(e *familiarEntry) { e.add(network) })
 }
 
 // Release says that nobody could tell, as when the upstream is away. It charges
@@ -176,16 +198,34 @@ func (t *Trial) Release() {
 func (t *Trial) leaveAccount(now time.Time) {
 	if !t.familiar {
 		t.gate.accounts.with(t.account, now, func(e *accountEntry) { e.flying.leave() })
+		return
 	}
+	t.gate.familiar.with(t.account, now, func(e *familiarEntry) {
+		if h := e.home(t.source.Network()); h != nil {
+			h.flying.leave()
+		}
+	})
 }
 
 func (t *Trial) leaveAddress(now time.Time, failed bool) {
+	if t.familiar && !failed {
+		return // it wasn't counted there
+	}
 	t.gate.addresses.with(t.source.Site(), now, func(e *addressEntry) {
-		e.flying.leave()
+		if !t.familiar {
+			e.flying.leave()
+		}
 		if failed {
 			e.charge(now)
 		}
 	})
+}
+
+// Knows says whether the address's network is familiar for the account.
+func (g *Gate) Knows(addr netip.Addr, account string) (known bool) {
+	g.start()
+	g.familiar.with(account, time.Now(), func(e *familiarEntry) { known = e.home(SourceOf(addr).Network()) != nil })
+	return known
 }
 
 // Digest is the name under which a wrong secret is remembered: keyed with a random

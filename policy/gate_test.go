@@ -11,8 +11,8 @@ import (
 )
 
 var (
-	home  = netip.MustParseAddr("198.51.100.7")
-	hotel = netip.MustParseAddr("203.0.113.9")
+	atHome = netip.MustParseAddr("198.51.100.7")
+	hotel  = netip.MustParseAddr("203.0.113.9")
 )
 
 // address returns the n-th of many addresses, each in a /24 of its own.
@@ -65,7 +65,7 @@ func TestAddressPerMinute(t *testing.T) {
 		if d := look(g, hotel, "bob"); d != (Decision{Signal: AddressLimit, Wait: 6 * time.Second}) {
 			t.Fatalf("after ten failures: %+v", d)
 		}
-		if d := look(g, home, "bob"); !d.Allowed {
+		if d := look(g, atHome, "bob"); !d.Allowed {
 			t.Fatalf("another address: %+v", d)
 		}
 		time.Sleep(6 * time.Second) // as Wait said
@@ -115,11 +115,11 @@ func TestGoodAttemptsCostNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Gate
 		for range 1000 {
-			signIn(t, &g, home, "alice")
-			_, trial := g.Begin(home, "alice")
+			signIn(t, &g, atHome, "alice")
+			_, trial := g.Begin(atHome, "alice")
 			trial.Release()
 		}
-		failures(t, &g, home, "alice", 10)
+		failures(t, &g, atHome, "alice", 10)
 	})
 }
 
@@ -181,10 +181,10 @@ func TestAwait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Gate
 		const programs = 200 // an office behind one address
-		signIn(t, &g, home, "alice")
+		signIn(t, &g, atHome, "alice")
 		for range programs {
 			go func() {
-				d, trial := g.Await(t.Context(), home, "alice")
+				d, trial := g.Await(t.Context(), atHome, "alice")
 				if !d.Allowed {
 					t.Errorf("a good attempt was refused: %+v", d)
 					return
@@ -195,7 +195,7 @@ func TestAwait(t *testing.T) {
 		}
 		time.Sleep(programs / 10 * time.Second) // ten at a time
 		synctest.Wait()
-		failures(t, &g, home, "alice", 10)
+		failures(t, &g, atHome, "alice", 10)
 	})
 }
 
@@ -245,7 +245,7 @@ func TestAwaitAfterRollback(t *testing.T) {
 func TestAccountPenalty(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Gate
-		signIn(t, &g, home, "alice")
+		signIn(t, &g, atHome, "alice")
 		from := 0
 		for _, penalty := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
 			for range 10 { // each guess from a network of its own
@@ -255,7 +255,7 @@ func TestAccountPenalty(t *testing.T) {
 			if d := look(&g, hotel, "alice"); d != (Decision{Signal: AccountLimit, Wait: penalty * time.Minute}) {
 				t.Fatalf("stranger: %+v, want %d min", d, penalty)
 			}
-			signIn(t, &g, home, "alice") // the owner never notices
+			signIn(t, &g, atHome, "alice") // the owner never notices
 			if d := look(&g, hotel, "bob"); !d.Allowed {
 				t.Fatalf("another account: %+v", d)
 			}
@@ -305,24 +305,76 @@ func TestFamiliarNetworks(t *testing.T) {
 }
 
 // A phone repeats one stale password every 15 minutes for a month. Its household
-// isn't limited, whatever strangers throw at the account; ten guesses are.
+// isn't limited, whatever strangers throw at the account; after ten guesses from there
+// it is, but for those who have signed in from there before.
 func TestStalePhone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Gate
-		signIn(t, &g, home, "alice")
+		signIn(t, &g, atHome, "alice")
 		for i := range 30 * 24 * 4 {
-			if d := fail(&g, home, "alice", "last year's"); !d.Allowed {
+			if d := fail(&g, atHome, "alice", "last year's"); !d.Allowed {
 				t.Fatalf("phone, after %d repeats: %+v", i, d)
 			}
 			for j := range 10 {
 				fail(&g, address(i), "alice", fmt.Sprint(i, j))
 			}
-			signIn(t, &g, home, "bob")
+			signIn(t, &g, atHome, "bob")
 			time.Sleep(15 * time.Minute)
 		}
-		failures(t, &g, home, "alice", 10)
-		if d := look(&g, home, "alice"); d.Signal != AddressLimit {
-			t.Errorf("after ten guesses: %+v", d)
+		failures(t, &g, atHome, "alice", 10)
+		if d := look(&g, atHome, "carol"); d.Signal != AddressLimit {
+			t.Errorf("after ten guesses, somebody new at the address: %+v", d)
+		}
+		if d := look(&g, atHome, "bob"); !d.Allowed {
+			t.Errorf("after ten guesses, somebody at home: %+v", d)
+		}
+	})
+}
+
+// A guest who guesses all day behind the owner's address doesn't lock the owner out, and
+// has no more tries on the owner's account than its own budget.
+func TestGuestBehindTheSameAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate
+		signIn(t, &g, atHome, "alice")
+		for i := range 24 * 60 {
+			fail(&g, atHome, "bob", fmt.Sprint(i))
+			signIn(t, &g, atHome, "alice")
+			time.Sleep(time.Minute)
+		}
+		tried := 0
+		for i := range 1000 {
+			if fail(&g, atHome, "alice", fmt.Sprint(i)).Allowed {
+				tried++
+			}
+		}
+		if tried != 50 {
+			t.Errorf("%d guesses at the owner's account from its home in a day", tried)
+		}
+		if d := look(&g, hotel, "alice"); !d.Allowed {
+			t.Errorf("from elsewhere, afterwards: %+v", d)
+		}
+		time.Sleep(24 * time.Hour)
+		if d := look(&g, atHome, "alice"); !d.Allowed {
+			t.Errorf("a day later: %+v", d)
+		}
+	})
+}
+
+// Whoever starts this Gate anew may know more than it does.
+func TestAcquaint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g Gate
+		failures(t, &g, hotel, "alice", 10)
+		if d := look(&g, atHome, "alice"); d.Signal != AccountLimit {
+			t.Fatalf("before: %+v", d)
+		}
+		g.Acquaint(atHome, "alice")
+		if d := look(&g, atHome, "alice"); !d.Allowed {
+			t.Errorf("after: %+v", d)
+		}
+		if d := look(&g, hotel, "alice"); d.Allowed {
+			t.Errorf("the guesser: %+v", d)
 		}
 	})
 }
@@ -384,7 +436,7 @@ func TestObserve(t *testing.T) {
 		if d := fail(g, hotel, "bob", "x"); d != (Decision{Allowed: true, Observed: AddressLimit}) {
 			t.Errorf("address: %+v", d)
 		}
-		if d := fail(g, home, "alice", "x"); d != (Decision{Allowed: true, Observed: AccountLimit}) {
+		if d := fail(g, atHome, "alice", "x"); d != (Decision{Allowed: true, Observed: AccountLimit}) {
 			t.Errorf("account: %+v", d)
 		}
 		g.Admit(hotel)

@@ -4,18 +4,21 @@ import "time"
 
 // facts is everything that a decision about an attempt depends on.
 type facts struct {
-	observe bool
-	address addressFacts
-	account accountFacts
+	observe  bool
+	familiar bool // the account signed in from this network before
+	home     homeFacts
+	address  addressFacts
+	account  accountFacts
 }
 
 // judge decides whether an attempt may be judged now. The first signal that
 // refuses is the one named.
 func judge(f facts) Decision {
-	for _, d := range [...]Decision{
-		judgeAddress(f.address),
-		judgeAccount(f.account),
-	} {
+	decisions := [...]Decision{judgeAddress(f.address), judgeAccount(f.account)}
+	if f.familiar {
+		decisions = [...]Decision{judgeHome(f.home), {Allowed: true}}
+	}
+	for _, d := range decisions {
 		switch {
 		case d.Allowed:
 		case !f.observe:

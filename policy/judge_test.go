@@ -28,9 +28,19 @@ func TestJudge(t *testing.T) {
 			Decision{Signal: AddressLimit, Wait: 1728 * time.Second},
 		},
 		{
-			"familiar networks share the address limit",
-			facts{address: addressFacts{minute: 0, day: 9}, account: accountFacts{familiar: true}},
-			Decision{Signal: AddressLimit, Wait: time.Second},
+			"a home has a budget of its own",
+			facts{familiar: true, home: homeFacts{left: 1}},
+			Decision{Allowed: true},
+		},
+		{
+			"and it ends",
+			facts{familiar: true, home: homeFacts{refill: time.Hour}, address: fresh, account: stranger},
+			Decision{Signal: AddressLimit, Wait: time.Hour},
+		},
+		{
+			"nor can parallel attempts pass it",
+			facts{familiar: true, home: homeFacts{left: 2, flying: 2}},
+			Decision{Signal: AddressLimit, busy: true},
 		},
 		{"nine left, eight in flight", facts{address: addressFacts{minute: 9, day: 50, flying: 8}, account: stranger}, Decision{Allowed: true}},
 		{
@@ -43,7 +53,7 @@ func TestJudge(t *testing.T) {
 			facts{address: fresh, account: accountFacts{left: 10, penalty: time.Minute}},
 			Decision{Signal: AccountLimit, Wait: time.Minute},
 		},
-		{"account penalised, familiar", facts{address: fresh, account: accountFacts{familiar: true, penalty: time.Minute}}, Decision{Allowed: true}},
+		{"account penalised, familiar", facts{familiar: true, home: homeFacts{left: 50}, address: fresh, account: accountFacts{penalty: time.Minute}}, Decision{Allowed: true}},
 		{"account in flight", facts{address: fresh, account: accountFacts{left: 3, flying: 3}}, Decision{Signal: AccountLimit, busy: true}},
 		{"both: the address is named", facts{account: accountFacts{penalty: time.Minute}}, Decision{Signal: AddressLimit, Wait: time.Second}},
 		{"observed", facts{observe: true, account: stranger}, Decision{Allowed: true, Observed: AddressLimit}},

@@ -20,6 +20,7 @@ const (
 	AddressLimit             = "address-limit"               // too many failed attempts from the address
 	AccountLimit             = "account-limit"               // too many failed attempts on the account, and the network is new to it
 	ConnectionsBeforeLogin   = "connections-before-login"    // of one address, not logged in
+	ConnectionsNetwork       = "connections-network"         // of one network (/24, IPv6 /48), not logged in
 	ConnectionsTotal         = "connections-total"           // of all addresses together, not logged in
 	ConnectionsAccount       = "connections-account"         // sessions of the account
 	ConnectionsAccountSource = "connections-account-address" // sessions of the account from one address

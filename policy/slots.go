@@ -11,6 +11,7 @@ type slots struct {
 	mu          sync.Mutex
 	beforeLogin int
 	sites       map[netip.Prefix]int // before login
+	networks    map[netip.Prefix]int // before login, /24 and /48
 	accounts    map[string]int       // after login
 	pairs       map[pair]int         // after login
 }
@@ -42,24 +43,31 @@ func (g *Gate) Admit(addr netip.Addr) (Decision, *Slot) {
 	s := &g.slots
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := judgeAdmission(s.sites[site], s.beforeLogin, g.limits)
+	network := SourceOf(addr).Network()
+	d := judgeAdmission(s.sites[site], s.networks[network], s.beforeLogin, g.limits)
 	if !d.Allowed {
 		return d, nil
 	}
 	s.beforeLogin++
 	s.sites[site]++
+	s.networks[network]++
 	return d, &Slot{free: func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.beforeLogin--
 		giveBack(s.sites, site)
+		giveBack(s.networks, network)
 	}}
 }
 
-func judgeAdmission(site, total int, l Limits) Decision {
+// judgeAdmission lets one network have a tenth of all places: somebody with a /48 has
+// 65,536 sites in it, and must not be able to shut the door for everybody.
+func judgeAdmission(site, network, total int, l Limits) Decision {
 	switch {
 	case site >= l.ConnectionsBeforeLogin:
 		return Decision{Signal: ConnectionsBeforeLogin}
+	case network >= max(l.TotalBeforeLogin/10, l.ConnectionsBeforeLogin):
+		return Decision{Signal: ConnectionsNetwork}
 	case total >= l.TotalBeforeLogin:
 		return Decision{Signal: ConnectionsTotal}
 	}

@@ -1,15 +1,16 @@
 package policy
 
 import (
+	"net/netip"
 	"sync"
 	"testing"
 )
 
 func TestAdmit(t *testing.T) {
 	g := &Gate{Limits: Limits{ConnectionsBeforeLogin: 2, TotalBeforeLogin: 3}}
-	_, first := g.Admit(home)
-	_, second := g.Admit(home)
-	if d, slot := g.Admit(home); d.Signal != ConnectionsBeforeLogin || slot != nil {
+	_, first := g.Admit(atHome)
+	_, second := g.Admit(atHome)
+	if d, slot := g.Admit(atHome); d.Signal != ConnectionsBeforeLogin || slot != nil {
 		t.Errorf("third of one address: %+v", d)
 	}
 	if d, _ := g.Admit(hotel); !d.Allowed {
@@ -20,10 +21,10 @@ func TestAdmit(t *testing.T) {
 	}
 	first.Release()
 	first.Release() // or else it would free the second's place as well
-	if d, _ := g.Admit(home); !d.Allowed {
+	if d, _ := g.Admit(atHome); !d.Allowed {
 		t.Errorf("after a release: %+v", d)
 	}
-	if d, _ := g.Admit(home); d.Allowed {
+	if d, _ := g.Admit(atHome); d.Allowed {
 		t.Error("one release made two places")
 	}
 	second.Release()
@@ -33,12 +34,12 @@ func TestAdmit(t *testing.T) {
 
 func TestEnter(t *testing.T) {
 	g := &Gate{Limits: Limits{PerAccountAndAddress: 2, PerAccount: 3}}
-	_, first := g.Enter(home, "alice")
-	g.Enter(home, "alice")
-	if d, slot := g.Enter(home, "alice"); d.Signal != ConnectionsAccountSource || slot != nil {
+	_, first := g.Enter(atHome, "alice")
+	g.Enter(atHome, "alice")
+	if d, slot := g.Enter(atHome, "alice"); d.Signal != ConnectionsAccountSource || slot != nil {
 		t.Errorf("third from one address: %+v", d)
 	}
-	if d, _ := g.Enter(home, "bob"); !d.Allowed {
+	if d, _ := g.Enter(atHome, "bob"); !d.Allowed {
 		t.Errorf("another account: %+v", d)
 	}
 	g.Enter(hotel, "alice")
@@ -48,6 +49,28 @@ func TestEnter(t *testing.T) {
 	first.Release()
 	if d, _ := g.Enter(address(1), "alice"); !d.Allowed {
 		t.Errorf("after a release: %+v", d)
+	}
+}
+
+// A whole /48 gets a tenth of the places, and leaves the rest to others.
+func TestOneNetworkDoesNotTakeAllPlaces(t *testing.T) {
+	g := Gate{Limits: Limits{ConnectionsBeforeLogin: 10, TotalBeforeLogin: 1000}}
+	admitted := 0
+	for i := range 5000 {
+		a := netip.MustParsePrefix("2001:db8:7::/48").Addr().As16()
+		a[6], a[7] = byte(i>>8), byte(i)
+		d, _ := g.Admit(netip.AddrFrom16(a))
+		if d.Allowed {
+			admitted++
+		} else if d.Signal != ConnectionsNetwork {
+			t.Fatalf("%+v", d)
+		}
+	}
+	if admitted != 100 {
+		t.Errorf("%d of 1,000 places for one network", admitted)
+	}
+	if d, _ := g.Admit(atHome); !d.Allowed {
+		t.Errorf("somebody else: %+v", d)
 	}
 }
 
@@ -67,7 +90,7 @@ func TestSlotsLeaveNothingBehind(t *testing.T) {
 	}
 	wg.Wait()
 	s := &g.slots
-	if n := s.beforeLogin + len(s.sites) + len(s.accounts) + len(s.pairs); n != 0 {
+	if n := s.beforeLogin + len(s.sites) + len(s.networks) + len(s.accounts) + len(s.pairs); n != 0 {
 		t.Errorf("%d counts left", n)
 	}
 }
