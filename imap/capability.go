@@ -56,7 +56,7 @@ func (l Capabilities) AfterLogin() Capabilities {
 // clean keeps an upstream from putting brackets or control characters into our OK.
 func clean(c string) bool {
 	for i := range len(c) {
-		if !isAtomChar(c[i]) {
+		if !isAtomChar(c[i]) || c[i] == '[' {
 			return false
 		}
 	}

@@ -31,10 +31,12 @@ type ResponseReader struct {
 	R      *bufio.Reader
 	Lines  int
 	Octets int
+	Raw    []byte // the newest response as it came
 }
 
 // Next reads one response.
 func (r *ResponseReader) Next() (Response, error) {
+	r.Raw = nil
 	line, err := r.line()
 	if err != nil {
 		return Response{}, err
@@ -48,11 +50,12 @@ func (r *ResponseReader) Next() (Response, error) {
 		if header.size > uint64(r.Octets) {
 			return Response{}, ErrTooLong
 		}
-		n, err := r.R.Discard(int(header.size))
-		if err != nil {
+		literal := make([]byte, header.size) // within the bound
+		if _, err := io.ReadFull(r.R, literal); err != nil {
 			return Response{}, noEOF(err)
 		}
-		r.Octets -= n
+		r.Octets -= len(literal)
+		r.Raw = append(r.Raw, literal...)
 		if line, err = r.line(); err != nil {
 			return Response{}, err
 		}
@@ -75,6 +78,7 @@ func (r *ResponseReader) line() (string, error) {
 		b = append(b, part...)
 		switch {
 		case err == nil:
+			r.Raw = append(r.Raw, b...)
 			return strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r"), nil
 		case err != bufio.ErrBufferFull:
 			if err == io.EOF && len(b) > 0 {
@@ -123,16 +127,16 @@ func (r Response) Capabilities() Capabilities {
 	return nil
 }
 
-// Printable is an upstream's text fit for our own response: printable ASCII, at most 200
-// octets, "" where it is anything else.
+// Printable is an upstream's text fit for our own response: printable ASCII without
+// brackets, which could read as a code, at most 200 octets; "" where it is anything else.
 func Printable(text string) string {
-	if len(text) > 200 || text == "" {
+	if len(text) > 200 {
 		return ""
 	}
 	for i := range len(text) {
-		if text[i] < ' ' || text[i] >= 0x7f {
+		if text[i] < ' ' || text[i] >= 0x7f || text[i] == '[' || text[i] == ']' {
 			return ""
 		}
 	}
-	return strings.TrimLeft(text, "[ ") // a text that begins with "[" would read as a code
+	return text
 }

@@ -94,7 +94,7 @@ func FuzzResponse(f *testing.F) {
 					t.Errorf("a capability that can't be passed on: %q", c)
 				}
 			}
-			if p := Printable(resp.Text); strings.ContainsAny(p, "\r\n\x00") || strings.HasPrefix(p, "[") {
+			if p := Printable(resp.Text); strings.ContainsAny(p, "\r\n\x00") || strings.ContainsAny(p, "[]") {
 				t.Errorf("a text that can't be passed on: %q", p)
 			}
 		}

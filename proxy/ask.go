@@ -25,24 +25,32 @@ var mechanisms = []string{sasl.Plain, sasl.Login}
 // wantedID is what we keep of a client's ID: it goes into the audit and on to the upstream.
 var wantedID = []string{"name", "version", "os", "os-version", "vendor"}
 
-// ask talks with the client until it presents credentials.
-func (s *session) ask() (*attempt, error) {
+// ask talks with the client until it presents credentials, as s.attempt.
+func (s *session) ask() error {
 	for {
 		if s.in == nil { // at first, and after STARTTLS
 			s.in = imap.NewDecoder(s.conn)
 			s.in.Continue = func() error { return s.write("+ OK\r\n") }
 		}
-		s.deadline(s.server.Timeouts.Unauthenticated)
+		wait := s.server.Timeouts.Unauthenticated
+		if s.commands == 0 { // who never says a word doesn't get to hold a place for long
+			wait = s.server.Timeouts.Command
+		}
+		s.deadline(wait)
 		if err := s.in.Await(); err != nil {
-			return nil, s.lost(err)
+			return s.lost(err)
 		}
 		s.deadline(s.server.Timeouts.Command)
 		if s.commands++; s.commands > maxCommands {
-			return nil, s.bye(endBadCommands, "Too many commands before login")
+			return s.bye(endBadCommands, "Too many commands before login")
 		}
 		a, err := s.command()
-		if err != nil || a != nil {
-			return a, err
+		if err != nil {
+			return err
+		}
+		if a != nil {
+			s.attempt = a
+			return nil
 		}
 	}
 }
@@ -50,6 +58,9 @@ func (s *session) ask() (*attempt, error) {
 // command reads and answers one command. LOGIN and AUTHENTICATE give an attempt.
 func (s *session) command() (*attempt, error) {
 	tag, name, err := s.in.Begin()
+	if speaksOther[tag] && !isCommand[name] {
+		return nil, s.bye(endForeign, "This is an IMAP server")
+	}
 	if err != nil {
 		return nil, s.complain(tag, err)
 	}
@@ -79,10 +90,12 @@ func (s *session) command() (*attempt, error) {
 	if tag == "PROXY" && len(s.listener.TrustedProxies) > 0 {
 		return nil, endProxyHeader // somebody who isn't trusted claims an address
 	}
-	if speaksOther[tag] {
-		return nil, s.bye(endForeign, "This is an IMAP server")
-	}
 	return nil, s.complain(tag, &imap.SyntaxError{Text: "Unknown command, or not before login"})
+}
+
+// isCommand has what command knows.
+var isCommand = map[string]bool{
+	"CAPABILITY": true, "NOOP": true, "LOGOUT": true, "ID": true, "STARTTLS": true, "LOGIN": true, "AUTHENTICATE": true,
 }
 
 // speaksOther has the first words of protocols that a browser can be made to speak here

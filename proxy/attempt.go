@@ -49,6 +49,10 @@ type attempt struct {
 	trial *policy.Trial // the place in policy's counts
 	claim *auth.Claim   // what auth made of the secret
 
+	took      time.Duration // the upstream's part
+	missed    bool          // the password was right, and something else was missing
+	concluded bool
+
 	outcome audit.Outcome // until judged: Refused
 	reason  string
 	rule    string // what policy would have refused or has refused by
@@ -81,9 +85,11 @@ func (s *session) decide(a *attempt) bool {
 	}
 	a.foreign = !s.isSelf(a.authzid, a.account)
 
-	decision, trial := s.server.Policy.Await(a.ctx, s.client.Addr(), a.account)
-	a.trial, a.rule = trial, decision.Observed
-	if !decision.Allowed {
+	decision, err := s.admitAttempt(a)
+	if err != nil {
+		return a.failed(reasonStore, err)
+	}
+	if a.rule = decision.Observed; !decision.Allowed {
 		return a.limited(decision)
 	}
 	a.claim, err = s.server.Auth.Examine(a.ctx, auth.Attempt{
@@ -99,6 +105,22 @@ func (s *session) decide(a *attempt) bool {
 		return a.judged(verdict)
 	}
 	return true
+}
+
+// admitAttempt asks policy. Where that says no and doesn't know the account's owner to have
+// been here, the grants may: after a restart too, others' guesses don't lock owners out.
+func (s *session) admitAttempt(a *attempt) (decision policy.Decision, err error) {
+	decision, a.trial = s.server.Policy.Await(a.ctx, s.client.Addr(), a.account)
+	if decision.Allowed || s.server.Policy.Knows(s.client.Addr(), a.account) {
+		return decision, nil
+	}
+	familiar, err := s.server.Auth.Familiar(a.ctx, a.account, s.client.Addr())
+	if err != nil || !familiar {
+		return decision, err
+	}
+	s.server.Policy.Acquaint(s.client.Addr(), a.account)
+	decision, a.trial = s.server.Policy.Await(a.ctx, s.client.Addr(), a.account)
+	return decision, nil
 }
 
 // malformed judges credentials by their octets alone: what no upstream should see.
@@ -126,10 +148,12 @@ func (s *session) isSelf(authzid, account string) bool {
 // connect logs in to the upstream with what is left of the secret, and has the upstream's
 // word settle the attempt. Whatever makes it a no, the upstream's connection is closed.
 func (s *session) connect(a *attempt) bool {
+	asked := time.Now()
 	upstream, answer, err := s.server.Route(a.account).login(a.ctx, identity{
 		account: a.account, password: a.claim.Password(),
 		client: s.client, local: s.local, session: s.id, id: s.clientID,
 	}, s.server.Metrics)
+	a.took = time.Since(asked)
 	switch answer {
 	case answerNo:
 		verdict, err := a.claim.Deny(a.ctx)
@@ -141,6 +165,8 @@ func (s *session) connect(a *attempt) bool {
 		return a.failed(reasonUnavailable, err)
 	}
 	if s.accept(a) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.upstream = upstream
 		return true
 	}
@@ -156,19 +182,23 @@ func (s *session) accept(a *attempt) bool {
 		return a.failed(reasonStore, err)
 	}
 	if !a.judged(verdict) {
+		a.missed = verdict.Outcome == auth.Refused
 		return false
 	}
+	s.login = a
+	ok := true
 	if a.foreign { // told only to somebody who is the account's owner
-		s.server.Auth.SessionEnded(verdict.GrantID)
-		return a.refused(reasonForeign)
+		ok = a.refused(reasonForeign)
+	} else if decision, slot := s.server.Policy.Enter(s.client.Addr(), a.account); !decision.Allowed {
+		ok = a.limited(decision)
+	} else {
+		s.afterLogin = slot
 	}
-	decision, slot := s.server.Policy.Enter(s.client.Addr(), a.account)
-	if !decision.Allowed {
+	if !ok {
+		s.login = nil
 		s.server.Auth.SessionEnded(verdict.GrantID)
-		return a.limited(decision)
 	}
-	s.afterLogin = slot
-	return true
+	return ok
 }
 
 func (a *attempt) refused(reason string) bool {
@@ -191,6 +221,19 @@ func (a *attempt) judged(v auth.Verdict) bool {
 	return v.Outcome == auth.Accepted
 }
 
+// note tells the upstream's pace of an answer, once its own refusal time is settled.
+func (a *attempt) note() {
+	s, upstream := a.session, a.session.server.Route(a.account)
+	switch {
+	case a.missed:
+		upstream.pace.noteYes(a.took)
+	case a.verdict.Reason == auth.WrongPassword && a.took > 0 && upstream.pace.noteNo(a.took, s.server.RefusalDelay):
+		s.server.Log.Warn("the upstream takes longer over a wrong password than mfa.refusal_delay: "+
+			"turn its own delays off (Dovecot: auth_failure_delay, auth-penalty), or raise the setting",
+			zap.String("upstream", upstream.Name), zap.Duration("took", a.took))
+	}
+}
+
 // failed is for what could not be told: never a yes, and nobody's fault in any count.
 func (a *attempt) failed(reason string, err error) bool {
 	s := a.session
@@ -206,12 +249,16 @@ func (a *attempt) failed(reason string, err error) bool {
 // conclude releases what the attempt holds and records its outcome, once, before the
 // client reads it.
 func (a *attempt) conclude() {
+	if a.concluded {
+		return
+	}
+	a.concluded = true
 	s := a.session
 	if a.trial != nil {
 		switch {
 		case a.outcome == audit.Accepted:
 			a.trial.Succeeded()
-		case a.outcome == audit.Refused && isGuess(a.verdict.Reason):
+		case a.outcome == audit.Refused && isGuess(a.verdict):
 			a.trial.Failed(s.server.Policy.Digest(a.account, a.secret))
 		}
 		a.trial.Release()
@@ -230,9 +277,12 @@ func (a *attempt) conclude() {
 }
 
 // isGuess says whether a refusal counts against its source. A code or grant that was
-// right once doesn't: that is a mail program with its owner away. Refusals that auth
-// had no part in have no reason of its own, and don't count either.
-func isGuess(r auth.Reason) bool { return r != "" && r != auth.Expired }
+// right once, from where the owner has been, doesn't: that is a mail program with its owner
+// away. (From elsewhere it does, or else the limits would tell a right password from a
+// wrong one.) Refusals that auth had no part in have no reason of its own.
+func isGuess(v auth.Verdict) bool {
+	return v.Reason != "" && (v.Reason != auth.Expired || !v.Familiar)
+}
 
 func (a *attempt) event() audit.Event {
 	e := audit.Event{

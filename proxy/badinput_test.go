@@ -437,7 +437,7 @@ func TestAmbiguousCommandEndsTheSession(t *testing.T) {
 		p.send("a NOOP\rb UNAUTHENTICATE\r\n")
 		p.wantEnd()
 		synctest.Wait()
-		if got := r.logs.FilterMessage("session").All(); len(got) != 1 || got[0].ContextMap()["end"] != "ambiguous command" {
+		if got := r.sessionLines(); len(got) != 1 || got[0].ContextMap()["end"] != "ambiguous command" {
 			t.Errorf("logged: %v", got)
 		}
 		if slices.ContainsFunc(r.upstream.commands, func(c string) bool { return strings.Contains(c, "UNAUTHENTICATE") }) {

@@ -78,6 +78,9 @@ func (s *session) cut(why end) {
 	}
 	s.cancel()
 	s.tcp.Close()
+	if s.upstream != nil {
+		s.upstream.conn.Close()
+	}
 }
 
 // deadline bounds what is read from now on, and everything before login together.
@@ -105,7 +108,8 @@ func (s *session) write(text string) error {
 // for a moment and dropped: a socket closed with octets unread resets the connection,
 // and the BYE would be lost.
 func (s *session) bye(why end, text string) error {
-	if s.write("* BYE "+text+"\r\n") == nil {
+	s.tcp.SetWriteDeadline(time.Now().Add(lingerTime))
+	if _, err := io.WriteString(s.conn, "* BYE "+text+"\r\n"); err == nil {
 		closeWrite(s.conn)
 		s.tcp.SetReadDeadline(time.Now().Add(lingerTime))
 		io.CopyN(io.Discard, s.tcp, lingerOctets)

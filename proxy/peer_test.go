@@ -54,7 +54,7 @@ func TestProxyHeader(t *testing.T) {
 				if id := r.upstream.commands[0]; !strings.Contains(id, `"x-originating-ip" "198.51.100.7"`) || !strings.Contains(id, `"x-connected-ip" "192.0.2.1"`) {
 					t.Errorf("the upstream was told %s", id)
 				}
-				if got := r.logs.FilterMessage("session").All()[0].ContextMap()["source"]; got != "198.51.100.7" {
+				if got := r.sessionLines()[0].ContextMap()["source"]; got != "198.51.100.7" {
 					t.Errorf("logged source: %v", got)
 				}
 			})
@@ -84,7 +84,7 @@ func TestProxyHeaderLocal(t *testing.T) {
 		p.send("%s", b)
 		p.want(`\* OK .*`)
 		p.hangUp()
-		if got := r.logs.FilterMessage("session").All()[0].ContextMap()["source"]; got != "10.0.0.5" {
+		if got := r.sessionLines()[0].ContextMap()["source"]; got != "10.0.0.5" {
 			t.Errorf("logged source: %v", got)
 		}
 	})
@@ -130,7 +130,7 @@ func TestProxyHeaderFromUntrustedPeer(t *testing.T) {
 		p.send("PROXY TCP4 198.51.100.7 192.0.2.1 1 2\r\n")
 		p.wantEnd()
 		synctest.Wait()
-		line := r.logs.FilterMessage("session").All()[0].ContextMap()
+		line := r.sessionLines()[0].ContextMap()
 		if line["source"] != "203.0.113.9" || line["end"] != string(endProxyHeader) {
 			t.Errorf("logged: %v", line)
 		}

@@ -37,8 +37,13 @@ func replyTo(outcome audit.Outcome, reason string) reply {
 // refuse answers an attempt that was refused or that failed, not before a fixed time, and
 // ends the session with the last that it may have.
 func (s *session) refuse(a *attempt) error {
+	lasts := s.server.RefusalDelay
+	if a.claim != nil {
+		lasts = refusalTime(lasts, s.server.Timeouts.Login, a.took, a.missed, &s.server.Route(a.account).pace)
+	}
+	a.note()
 	a.conclude()
-	if err := s.waitUntil(a.began.Add(s.server.refusalTime(a))); err != nil {
+	if err := s.waitUntil(a.began.Add(lasts)); err != nil {
 		return s.bye(endDrained, "Server shutting down, please reconnect")
 	}
 	r := replyTo(a.outcome, a.reason)
@@ -49,17 +54,6 @@ func (s *session) refuse(a *attempt) error {
 		return s.bye(endRefusals, "Too many failed logins")
 	}
 	return nil
-}
-
-// refusalTime is how long after the credentials a refusal comes. Where the upstream takes
-// its time over wrong passwords, the others last as long: or else an early refusal would
-// say that the password was right.
-func (s *Server) refusalTime(a *attempt) time.Duration {
-	least := s.RefusalDelay
-	if a.claim != nil {
-		least = max(least, s.Route(a.account).slowestNo())
-	}
-	return min(least, s.Timeouts.Login)
 }
 
 func (s *session) waitUntil(t time.Time) error {

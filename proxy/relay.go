@@ -58,10 +58,11 @@ type relay struct {
 	guard    imap.Guard
 	answered sync.Cond // the upstream has said something, or it is over
 	over     bool      // one side is lost, or the upstream has ended
+	writing  map[net.Conn]bool
 }
 
 func newRelay(t Timeouts) *relay {
-	r := &relay{idle: t.Idle, write: t.Write, moved: time.Now()}
+	r := &relay{idle: t.Idle, write: t.Write, moved: time.Now(), writing: make(map[net.Conn]bool)}
 	r.answered.L = &r.mu
 	return r
 }
@@ -75,7 +76,7 @@ func (r *relay) copy(dst, src net.Conn, first []byte, ends end, pass func([]byte
 		if n > 0 {
 			r.touch()
 			if err := pass((*b)[:n]); err != nil {
-				r.lost(dst, src, ends, err)
+				r.lost(dst, src, otherThan(ends), err)
 				return
 			}
 		}
@@ -84,6 +85,7 @@ func (r *relay) copy(dst, src net.Conn, first []byte, ends end, pass func([]byte
 		n, err = src.Read(*b)
 		switch {
 		case n > 0: // an error will come again
+			r.alive(src)
 		case err == io.EOF:
 			r.half(dst, ends)
 			return
@@ -144,10 +146,31 @@ func (r *relay) send(to net.Conn, p []byte, count *atomic.Int64) error {
 	if len(p) == 0 {
 		return nil
 	}
-	to.SetWriteDeadline(time.Now().Add(r.write))
+	r.writeBy(to, time.Now().Add(r.write))
 	n, err := to.Write(p)
 	count.Add(int64(n))
+	// None is left standing: crypto/tls also writes while it reads (KeyUpdate, RFC 8446,
+	// section 4.6.3), and one such write too late would break the session for good.
+	r.writeBy(to, time.Time{})
 	return err
+}
+
+// writeBy begins a write with its deadline, or ends it without one.
+func (r *relay) writeBy(to net.Conn, deadline time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writing[to] = !deadline.IsZero()
+	to.SetWriteDeadline(deadline)
+}
+
+// alive gives a side more time to take what is being written to it, for it has just said
+// something: a server may report the progress of one command before it reads the next.
+func (r *relay) alive(side net.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.writing[side] {
+		side.SetWriteDeadline(time.Now().Add(r.write))
+	}
 }
 
 func (r *relay) touch() {
@@ -184,6 +207,14 @@ func (r *relay) half(dst net.Conn, ends end) {
 		r.answered.Broadcast()
 	}
 	dst.SetReadDeadline(r.moved.Add(r.idle))
+}
+
+// otherThan is the side that didn't take what the one sent.
+func otherThan(side end) end {
+	if side == endClient {
+		return endUpstream
+	}
+	return endClient
 }
 
 // lost ends both directions.

@@ -95,6 +95,8 @@ func newRig(t *testing.T) *rig {
 	}
 	up := &fakeUpstream{t: t, password: "secret"}
 	upstream := &Upstream{Name: "test", Address: "upstream:143", TLS: UpstreamPlain, Forward: ForwardID, Dial: up.dial}
+	upstream.pace.noteYes(time.Millisecond)
+	upstream.pace.noteNo(time.Millisecond, time.Second)
 	names := auth.Names{}
 	r := &rig{
 		t: t, store: records, logs: logs, upstream: up,
@@ -170,6 +172,11 @@ func (r *rig) events() []string {
 		list = append(list, strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Outcome, e.Reason, e.Factor)))
 	}
 	return list
+}
+
+// sessionLines are the log's lines about sessions that have ended.
+func (r *rig) sessionLines() []observer.LoggedEntry {
+	return r.logs.FilterMessageSnippet("session").FilterLevelExact(zap.InfoLevel).All()
 }
 
 // A pipeEnd is one end of a net.Pipe with addresses.
@@ -301,6 +308,7 @@ type fakeUpstream struct {
 	t        *testing.T
 	password string // of every account
 	greeting string
+	slowNo   time.Duration       // what a wrong password takes
 	script   func(conn net.Conn) // instead of the ordinary conversation
 
 	wg       sync.WaitGroup
@@ -353,6 +361,7 @@ func (u *fakeUpstream) serve(conn net.Conn) {
 			u.logins++
 			u.mu.Unlock()
 			if len(part) != 3 || part[2] != u.password {
+				time.Sleep(u.slowNo)
 				fmt.Fprintf(conn, "%s NO [AUTHENTICATIONFAILED] no\r\n", tag)
 				continue
 			}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"imapwarden/audit"
 	"imapwarden/auth"
@@ -50,6 +51,7 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	sessions  map[*session]struct{}
 	draining  bool
+	sampled   *zap.Logger
 	wg        sync.WaitGroup // one for each session
 }
 
@@ -138,6 +140,19 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	<-ended
+}
+
+// strangers is the log for sessions that presented no credentials. Anybody can make such
+// sessions by the thousand, so of each second the first 50 are logged, then every 100th.
+func (s *Server) strangers() *zap.Logger {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sampled == nil {
+		s.sampled = s.Log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+			return zapcore.NewSamplerWithOptions(core, time.Second, 50, 100)
+		}))
+	}
+	return s.sampled
 }
 
 func (s *Server) track(l net.Listener) bool {

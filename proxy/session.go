@@ -39,8 +39,9 @@ type session struct {
 
 	beforeLogin *policy.Slot
 	afterLogin  *policy.Slot
+	attempt     *attempt // the newest
 	login       *attempt // the one that was accepted
-	upstream    *backend // nil until then
+	upstream    *backend // nil until then; set under mu
 	fromClient  atomic.Int64
 	toClient    atomic.Int64
 
@@ -87,11 +88,10 @@ func (s *session) run() {
 		return
 	}
 	for s.upstream == nil {
-		var a *attempt
-		if a, err = s.ask(); err != nil {
+		if err = s.ask(); err != nil {
 			return
 		}
-		if s.decide(a) && s.connect(a) {
+		if a := s.attempt; s.decide(a) && s.connect(a) {
 			err = s.welcome(a)
 		} else {
 			err = s.refuse(a)
@@ -145,12 +145,16 @@ func (s *session) greet() error {
 
 // welcome tells the client that it is logged in, with what the upstream can do.
 func (s *session) welcome(a *attempt) error {
+	s.server.Route(a.account).pace.noteYes(a.took)
 	a.conclude()
-	s.login = a
 	s.server.Metrics.BeforeLogin.Dec()
 	s.server.Metrics.Relaying.Inc()
 	s.beforeLogin.Release()
-	return s.write(fmt.Sprintf("%s OK [CAPABILITY %s] %s\r\n", a.tag, s.upstream.capabilities.AfterLogin(), s.upstream.text))
+	code := ""
+	if list := s.upstream.capabilities.AfterLogin(); len(list) > 0 {
+		code = fmt.Sprintf("[CAPABILITY %s] ", list)
+	}
+	return s.write(fmt.Sprintf("%s OK %s%s\r\n", a.tag, code, s.upstream.text))
 }
 
 // finish closes both sides and says once how it ended. A panic ends this session only.
@@ -167,16 +171,25 @@ func (s *session) finish(err error, panicked any) {
 	if s.upstream != nil {
 		s.upstream.conn.Close()
 	}
+	if s.attempt != nil {
+		s.attempt.conclude() // it isn't, only after a panic
+	}
 	if s.login != nil {
 		s.server.Auth.SessionEnded(s.login.verdict.GrantID)
-		s.afterLogin.Release()
+	}
+	if s.upstream != nil {
 		s.server.Metrics.Relaying.Dec()
 	} else if s.beforeLogin != nil {
-		s.beforeLogin.Release()
 		s.server.Metrics.BeforeLogin.Dec()
 	}
+	s.beforeLogin.Release()
+	s.afterLogin.Release()
 	s.server.Metrics.FromClient.Add(float64(s.fromClient.Load()))
 	s.server.Metrics.ToClient.Add(float64(s.toClient.Load()))
+	if s.attempt == nil {
+		s.server.strangers().Info("session without a login", s.summary(why)...)
+		return
+	}
 	s.server.Log.Info("session", s.summary(why)...)
 }
 
@@ -189,11 +202,16 @@ func (s *session) summary(why end) []zap.Field {
 		zap.Int("refusals", s.refusals),
 		zap.String("tls", s.tlsVersion()),
 	}
-	if s.login != nil {
+	if s.attempt != nil {
 		fields = append(fields,
-			zap.String("account", s.login.account),
-			zap.String("factor", string(s.login.verdict.Factor)),
-			zap.String("program", s.program()),
+			zap.String("account", s.attempt.account),
+			zap.String("outcome", string(s.attempt.outcome)),
+			zap.String("reason", s.attempt.reason),
+			zap.String("factor", string(s.attempt.verdict.Factor)),
+			zap.String("program", s.program()))
+	}
+	if s.upstream != nil {
+		fields = append(fields,
 			zap.String("upstream", s.upstream.name),
 			zap.Int64("from_client", s.fromClient.Load()),
 			zap.Int64("to_client", s.toClient.Load()))

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	goimap "github.com/emersion/go-imap/v2"
@@ -50,9 +49,7 @@ type Upstream struct {
 	Forward   Forward
 	Dial      func(ctx context.Context, network, address string) (net.Conn, error)
 
-	mu     sync.Mutex
-	slowNo time.Duration // the slowest recent "wrong password"
-	slowAt time.Time
+	pace pace
 }
 
 // A backend is an upstream connection on which the account is logged in.
@@ -86,7 +83,6 @@ const (
 // login connects and logs in. It asks once, whatever the answer, and only where TLS is as
 // it was configured. The error says what failed where the answer is unknown.
 func (u *Upstream) login(ctx context.Context, who identity, m *metrics.Metrics) (*backend, answer, error) {
-	began := time.Now()
 	conn, err := u.Dial(ctx, "tcp", u.Address)
 	if err != nil {
 		m.UpstreamFailed(metrics.Dial)
@@ -111,24 +107,7 @@ func (u *Upstream) login(ctx context.Context, who identity, m *metrics.Metrics) 
 		m.UpstreamFailed(d.step)
 		return nil, answerUnknown, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
-	u.noteNo(time.Since(began))
 	return nil, answerNo, nil
-}
-
-// noteNo remembers the slowest refusal of the last ten minutes, rounded up.
-func (u *Upstream) noteNo(took time.Duration) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	took = took.Truncate(250*time.Millisecond) + 250*time.Millisecond
-	if took >= u.slowNo || time.Since(u.slowAt) > 10*time.Minute {
-		u.slowNo, u.slowAt = took, time.Now()
-	}
-}
-
-func (u *Upstream) slowestNo() time.Duration {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.slowNo
 }
 
 // upstreamDialog is our side of the conversation until the account is logged in.
@@ -141,6 +120,8 @@ type upstreamDialog struct {
 	tagPrefix string // unguessable: an injected answer can't match it
 	tagCount  int
 	seen      imap.Capabilities // the last list that the upstream sent
+	loggedIn  bool
+	first     []byte // what came after the login and isn't ours
 }
 
 var (
@@ -353,18 +334,18 @@ func (d *upstreamDialog) loginCommand(who identity) (imap.Response, error) {
 
 // attached takes over a connection whose login was accepted.
 func (d *upstreamDialog) attached(r imap.Response) (*backend, answer, error) {
-	if d.seen == nil {
+	if d.loggedIn = true; d.seen == nil {
 		if err := d.askCapabilities(); err != nil {
 			return nil, answerUnknown, err
 		}
 	}
 	first, _ := d.in.Peek(d.in.Buffered())
 	text := imap.Printable(r.Text)
-	if text == "" {
+	if text == "" || r.Code != "" && r.Code != "CAPABILITY" { // an ALERT or REFERRAL isn't passed on
 		text = "Logged in"
 	}
 	return &backend{
-		name: d.upstream.Name, conn: d.conn, first: append([]byte(nil), first...),
+		name: d.upstream.Name, conn: d.conn, first: append(d.first, first...),
 		capabilities: d.seen, text: text,
 	}, answerYes, nil
 }
@@ -397,6 +378,8 @@ func (d *upstreamDialog) exchange(line []byte, parts [][]byte) (imap.Response, e
 			d.seen = list
 		}
 		switch {
+		case r.Tag == tag && r.Type != "" && len(parts) > 0: // a yes would be no word on the password either
+			return r, fmt.Errorf("it answers %s [%s] before it has the password", r.Type, r.Code)
 		case r.Tag == tag && r.Type != "":
 			return r, nil
 		case r.Tag == "+" && len(parts) > 0:
@@ -408,6 +391,8 @@ func (d *upstreamDialog) exchange(line []byte, parts [][]byte) (imap.Response, e
 			return r, errBye
 		case r.Tag != "*":
 			return r, errors.New("it sends an answer to nothing that we asked")
+		case d.loggedIn && r.Capabilities() == nil:
+			d.first = append(d.first, d.responses.Raw...)
 		}
 	}
 }
