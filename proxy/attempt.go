@@ -52,6 +52,7 @@ type attempt struct {
 	took      time.Duration // the upstream's part
 	missed    bool          // the password was right, and something else was missing
 	concluded bool
+	cheap     bool // refused before anything was asked: somebody may make such by the thousand
 
 	outcome audit.Outcome // until judged: Refused
 	reason  string
@@ -77,10 +78,12 @@ func (s *session) newAttempt(tag string, c imap.Credentials) *attempt {
 // decide says whether the upstream may be asked: first policy, then the second factor.
 func (s *session) decide(a *attempt) bool {
 	if reason := malformed(a.username, a.secret); reason != "" {
+		a.cheap = true
 		return a.refused(reason)
 	}
 	var err error
 	if a.account, err = s.server.Names.Canonical(a.username); err != nil {
+		a.cheap = true
 		return a.refused(reasonName)
 	}
 	a.foreign = !s.isSelf(a.authzid, a.account)
@@ -208,7 +211,7 @@ func (a *attempt) refused(reason string) bool {
 
 func (a *attempt) limited(d policy.Decision) bool {
 	a.session.server.Metrics.Limited(d.Signal)
-	a.rule = d.Signal
+	a.rule, a.cheap = d.Signal, true
 	return a.refused(d.Signal)
 }
 
@@ -273,6 +276,10 @@ func (a *attempt) conclude() {
 	// in time is in the log.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), s.server.Timeouts.Write)
 	defer cancel()
+	if a.cheap {
+		s.server.Audit.RecordRepeated(ctx, a.event())
+		return
+	}
 	s.server.Audit.Record(ctx, a.event())
 }
 

@@ -90,6 +90,8 @@ var literalDialog = dialog{
 	loginOnly, hear(`LOGIN "alice" {7}`), say("+ poison"), hearMore("$PASSWORD"), accepts, noop, done,
 }
 
+// "PREAUTH, BYE, a tagged or HTTP greeting, a greeting over 8 KiB or later than the
+// deadline: no credentials sent, client gets UNAVAILABLE and keeps its connection."
 func TestHostileGreeting(t *testing.T) {
 	var rows []hostileRow
 	for name, line := range map[string]string{
@@ -132,7 +134,8 @@ func TestHostileGreeting(t *testing.T) {
 	playRows(t, rows)
 }
 
-// At each step of each dialog the upstream falls silent, or closes, with half a line or none.
+// "Answer a login within 15 s": at each step of each dialog the upstream falls silent, or
+// closes, with half a line or none.
 func TestHostileSilenceAndClose(t *testing.T) {
 	var rows []hostileRow
 	add := func(name, password string, way UpstreamTLS, d dialog) {
@@ -145,7 +148,7 @@ func TestHostileSilenceAndClose(t *testing.T) {
 				continue
 			}
 			before := slices.Clone(d[:i])
-			at := fmt.Sprintf("%s/step %d %s", name, i+1, s.text)
+			at := fmt.Sprintf("%s/step %d, %s", name, i+1, s.text)
 			rows = append(
 				rows,
 				hostileRow{name: at + "/silence", password: password, tls: way, talk: before, sent: sent, took: 15 * time.Second},
@@ -169,6 +172,9 @@ func TestHostileSilenceAndClose(t *testing.T) {
 	playRows(t, rows)
 }
 
+// "Required but not offered or stripped: no credentials leave. Nothing that arrived before
+// TLS counts, and bytes buffered at the STARTTLS OK end the attempt. Capabilities are
+// asked for again afterwards."
 func TestHostileStartTLS(t *testing.T) {
 	var rows []hostileRow
 	add := func(name string, talk ...step) {
@@ -203,6 +209,7 @@ func TestHostileStartTLS(t *testing.T) {
 	playRows(t, rows)
 }
 
+// "TLS by configured name, no common-name fallback, private CA."
 func TestHostileCertificate(t *testing.T) {
 	var rows []hostileRow
 	for name := range authority().pairs {
@@ -225,6 +232,7 @@ func TestHostileCertificate(t *testing.T) {
 	playRows(t, rows)
 }
 
+// What the upstream offers before the login, and what it makes of our questions.
 func TestHostileCapabilities(t *testing.T) {
 	playRows(t, []hostileRow{
 		{name: "LOGINDISABLED and no AUTH=PLAIN", talk: dialog{say("* OK [CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=CRAM-MD5] poison")}},
@@ -250,6 +258,8 @@ func TestHostileCapabilities(t *testing.T) {
 	})
 }
 
+// "`* OK Waiting…` is normal. Tags are unguessable. Tagged BAD is our trouble, not the
+// user's." One answer to a login, and what may stand around it.
 func TestHostileAnswer(t *testing.T) {
 	var rows []hostileRow
 	// add has the answer in one segment to the login with initial response.
@@ -300,7 +310,8 @@ func TestHostileAnswer(t *testing.T) {
 	playRows(t, rows)
 }
 
-// Every response code of RFC 5530 in a NO, and some others.
+// "Tagged NO is a wrong password unless its code says UNAVAILABLE, INUSE, LIMIT, SERVERBUG
+// or CONTACTADMIN": every response code of RFC 5530, and some others.
 func TestHostileNoCodes(t *testing.T) {
 	codes := map[string]result{
 		"UNAVAILABLE": unavailable, "INUSE": unavailable, "LIMIT": unavailable,
@@ -324,7 +335,8 @@ func TestHostileNoCodes(t *testing.T) {
 	playRows(t, rows)
 }
 
-// At most 64 untagged lines or 64 KiB, literals in them parsed.
+// "At most 64 untagged lines or 64 KiB, literals in them parsed, everything dropped except
+// CAPABILITY." The lines that we count are all lines, ours among them, so it is a few less.
 func TestHostileFlood(t *testing.T) {
 	line := "* 1 EXISTS poison\r\n"
 	big := "* poison " + literal(strings.Repeat("x", 4000)) + "\r\n"
@@ -365,9 +377,10 @@ func TestHostileFlood(t *testing.T) {
 	})
 }
 
-// What the client reads of an accepted login is ours, but for the capabilities and a
-// harmless text; and octets behind it are the session's, in order.
+// "REFERRAL and ALERT texts are not relayed. Bytes after the tagged OK are the session's:
+// relayed, in order." And capabilities are not passed on as they come.
 func TestHostileAcceptance(t *testing.T) {
+	kilobyte := "* 1 FETCH (X " + strings.Repeat("0", 1000) + ")"
 	playRows(t, []hostileRow{
 		{
 			name: "octets behind the OK", want: accepted, sent: 1,
@@ -391,6 +404,14 @@ func TestHostileAcceptance(t *testing.T) {
 			name: "octets behind an OK without capabilities", want: accepted, sent: 1, reads: []string{readsAccepted, "* 1 EXISTS"},
 			talk: dialog{
 				greeting, login, say("TAG OK Logged in", "* 1 EXISTS"),
+				capability, say("* CAPABILITY IMAP4rev1 IDLE", "TAG OK poison"), noop, done,
+			},
+		},
+		{
+			name: "40 KiB behind an OK without capabilities", want: accepted, sent: 1,
+			reads: append([]string{readsAccepted}, slices.Repeat([]string{kilobyte}, 40)...),
+			talk: dialog{
+				greeting, login, say(append([]string{"TAG OK Logged in"}, slices.Repeat([]string{kilobyte}, 40)...)...),
 				capability, say("* CAPABILITY IMAP4rev1 IDLE", "TAG OK poison"), noop, done,
 			},
 		},
@@ -447,7 +468,8 @@ func TestHostileAcceptance(t *testing.T) {
 	})
 }
 
-// The password is encoded anew: AUTHENTICATE PLAIN, or LOGIN with what fits it.
+// "Everything else is encoded anew (AUTHENTICATE PLAIN, or literals), never pasted." No word
+// about a password that wasn't sent is an answer.
 func TestHostileMechanisms(t *testing.T) {
 	playRows(t, []hostileRow{
 		{
@@ -505,7 +527,7 @@ func TestHostileMechanisms(t *testing.T) {
 	})
 }
 
-// SNI is sent, with the configured name, and each way of TLS works with a private CA.
+// "SNI sent", with the configured name; and each way of TLS works with a private CA.
 func TestUpstreamTLS(t *testing.T) {
 	for way, d := range goodDialogs {
 		t.Run(string(way), func(t *testing.T) {

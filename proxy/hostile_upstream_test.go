@@ -53,7 +53,8 @@ func say(lines ...string) step {
 }
 
 func sayRaw(text string) step {
-	return step{text: fmt.Sprintf("%.40q", text), turns: true, play: func(h *hostile) error {
+	name, _, _ := strings.Cut(text, "\r\n")
+	return step{text: fmt.Sprintf("%.30s", name), turns: true, play: func(h *hostile) error {
 		return h.send(text)
 	}}
 }

@@ -71,18 +71,17 @@ func newRelay(t Timeouts) *relay {
 func (r *relay) copy(dst, src net.Conn, first []byte, ends end, pass func([]byte) error) {
 	b := relayBuffers.Get().(*[]byte)
 	defer relayBuffers.Put(b)
-	n := copy(*b, first) // never more than the reader before login held, which is less
-	for {
-		if n > 0 {
+	for p := first; ; {
+		if len(p) > 0 {
 			r.touch()
-			if err := pass((*b)[:n]); err != nil {
+			if err := pass(p); err != nil {
 				r.lost(dst, src, otherThan(ends), err)
 				return
 			}
 		}
 		r.await(src)
-		var err error
-		n, err = src.Read(*b)
+		n, err := src.Read(*b)
+		p = (*b)[:n]
 		switch {
 		case n > 0: // an error will come again
 			r.alive(src)

@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"imapwarden/audit"
 	"imapwarden/imap"
 	"imapwarden/policy"
 )
@@ -171,8 +172,9 @@ func (s *session) finish(err error, panicked any) {
 	if s.upstream != nil {
 		s.upstream.conn.Close()
 	}
-	if s.attempt != nil {
-		s.attempt.conclude() // it isn't, only after a panic
+	if s.attempt != nil && !s.attempt.concluded { // only after a panic
+		s.attempt.outcome = audit.Failed
+		s.attempt.conclude()
 	}
 	if s.login != nil {
 		s.server.Auth.SessionEnded(s.login.verdict.GrantID)
