@@ -248,6 +248,9 @@ func (g *Guard) Upstream(p []byte) (out []byte) {
 func (g *Guard) response(p []byte) int {
 	end := bytes.IndexByte(p, '\n')
 	if end >= 0 && !g.midLine {
+		if p[0] == '*' && !g.goesOn && !endsInBrace(p[:end]) { // nearly every line: data, and no literal
+			return end + 1
+		}
 		g.answer(p[:min(end+1, responseHead)], p[max(0, end+1-responseTail):end+1])
 		return end + 1
 	}
@@ -268,6 +271,13 @@ func (g *Guard) response(p []byte) int {
 		g.head, g.tail, g.midLine = nil, [responseTail]byte{}, false
 	}
 	return n
+}
+
+func endsInBrace(line []byte) bool {
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	return len(line) > 0 && line[len(line)-1] == '}'
 }
 
 // answer takes one line by its first and its last octets.
