@@ -3,7 +3,8 @@
 //
 // A Recorder takes events from any number of goroutines, gathers those that
 // come together into one durable write, and holds back its callers while the
-// store can't keep up, for its queue is bounded. The package knows no store:
+// store can't keep up, for its queue is bounded. What strangers can repeat at
+// will it counts instead of writing it each time. The package knows no store:
 // whoever keeps events implements Sink.
 package audit
 

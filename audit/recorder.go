@@ -31,6 +31,11 @@ type Recorder struct {
 	slots chan struct{} // one element for each event accepted and not yet written
 	done  chan struct{} // closed when run has returned
 
+	repeats    *repeats
+	closing    chan struct{} // closed when Close begins
+	closeOnce  sync.Once
+	summarized chan struct{} // closed when summarize has returned
+
 	ctx    context.Context // ends when Close has waited long enough
 	cancel context.CancelFunc
 
@@ -40,17 +45,22 @@ type Recorder struct {
 	closed bool
 }
 
-// NewRecorder returns a Recorder whose goroutine runs until Close.
+// NewRecorder returns a Recorder whose goroutines run until Close.
 func NewRecorder(sink Sink, log *zap.Logger) *Recorder {
 	r := &Recorder{
 		sink:  sink,
 		log:   log,
 		slots: make(chan struct{}, queueLength),
 		done:  make(chan struct{}),
+
+		repeats:    newRepeats(),
+		closing:    make(chan struct{}),
+		summarized: make(chan struct{}),
 	}
 	r.wake.L = &r.mu
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	go r.run()
+	go r.summarize()
 	return r
 }
 
@@ -65,24 +75,24 @@ func (r *Recorder) Record(ctx context.Context, e Event) error {
 	return nil
 }
 
-// Close refuses further events, waits until those queued are written, and
-// returns. When ctx ends first, the rest goes to the log at once, and the error
-// says so; a sink that ignores its context still holds Close up.
+// Close records what RecordRepeated has counted, refuses further events, waits until
+// those queued are written, and returns. When ctx ends first, the rest goes to the log
+// at once, and the error says so; a sink that ignores its context still holds Close up.
 func (r *Recorder) Close(ctx context.Context) error {
+	defer r.cancel()
+	inTime := context.AfterFunc(ctx, r.cancel)
+	r.closeOnce.Do(func() { close(r.closing) })
+	<-r.summarized
+
 	r.mu.Lock()
 	r.closed = true
 	r.wake.Signal()
 	r.mu.Unlock()
-
-	defer r.cancel()
-	select {
-	case <-r.done:
-		return nil
-	case <-ctx.Done():
-		r.cancel()
-		<-r.done
+	<-r.done
+	if !inTime() {
 		return fmt.Errorf("audit: closing the recorder, some events are in the log only: %w", context.Cause(ctx))
 	}
+	return nil
 }
 
 func (r *Recorder) enqueue(ctx context.Context, e Event) error {

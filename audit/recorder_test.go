@@ -188,15 +188,15 @@ func TestRecorderFailingSink(t *testing.T) {
 		stored, logged int
 		took           time.Duration
 	}{
-		{"once", &fakeSink{failures: 1}, 2, 3, 0, 100 * time.Millisecond},
-		{"twice", &fakeSink{failures: 2}, 3, 3, 0, 600 * time.Millisecond},
-		{"always", &fakeSink{failures: -1}, 3, 0, 3, 600 * time.Millisecond},
+		{"once", &fakeSink{failures: 1}, 2, 1, 0, 100 * time.Millisecond},
+		{"twice", &fakeSink{failures: 2}, 3, 1, 0, 600 * time.Millisecond},
+		{"always", &fakeSink{failures: -1}, 3, 0, 1, 600 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
 				r, logs := recorder(test.sink)
-				record(t, r, 0, 3)
+				record(t, r, 0, 1) // of more, the first may go alone
 				closeIt(t, r)
 				if test.sink.calls != test.calls || len(test.sink.sessions()) != test.stored {
 					t.Errorf("%d calls and %d events stored, want %d and %d",

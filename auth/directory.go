@@ -248,6 +248,6 @@ func (d *Directory) now() time.Time {
 }
 
 func noSuchAccount(name string) error {
-	return refuse(NoSuchAccount, "no account "+name+" here; the upstream may know one all the same. "+
-		"To enrol it, run: imapwarden account enroll "+name)
+	return refuse(NoSuchAccount, fmt.Sprintf("no account %q here; the upstream may know one all the same. "+
+		"To enrol it, run: imapwarden account enroll %s", name, name))
 }

@@ -18,7 +18,7 @@ func TestEnrolmentFromBeginToEnd(t *testing.T) {
 		records := newFake()
 		var changes []string
 		d := &Directory{
-			Records: records, Keys: keys, Names: Names{"example.org"}, Issuer: "mail.example.org",
+			Records: records, Keys: keys, Names: Names{DefaultDomain: "example.org"}, Issuer: "mail.example.org",
 			Grant: GrantSettings{From: FromNetwork, Absolute: time.Hour, Idle: time.Hour},
 			Audit: func(_ context.Context, c Change) {
 				changes = append(changes, c.Kind+" "+c.Account+" "+string(reasonOf(c.Err)))

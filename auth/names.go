@@ -14,6 +14,7 @@ const maxName = 255
 // Names turns what clients type into account names.
 type Names struct {
 	DefaultDomain string // completes names without one: alice -> alice@example.org; "" leaves them
+	Unicode       bool   // lets letters and digits of all scripts pass, not only those of ASCII
 }
 
 // Canonical returns the account that a typed name means, or a *Refusal whose
@@ -24,6 +25,11 @@ type Names struct {
 // result, never the raw one: or else ALICE or " alice" would be the same mailbox to
 // the upstream and another account, without a second factor, to us. So nothing
 // is trimmed or mended here either, and Canonical(Canonical(x)) is Canonical(x).
+//
+// What an upstream's own folding (a collation without accents, a table of look-alikes)
+// takes for alice must not be another account either: hence ASCII, unless Unicode is set.
+// It is asked of the result, for only that reaches the upstream: full-width ＡＬＩＣＥ, as
+// an input method types it, is alice to both sides.
 func (n Names) Canonical(raw string) (string, error) {
 	switch {
 	case raw == "":
@@ -44,17 +50,19 @@ func (n Names) Canonical(raw string) (string, error) {
 	if len(name) > maxName {
 		return "", refuse(BadName, "the account name is longer than 255 octets")
 	}
-	if err := checkName(name); err != nil {
+	if err := n.check(name); err != nil {
 		return "", err
 	}
 	return name, nil
 }
 
-// checkName lets only those characters pass that mean nothing to any upstream:
+// check lets only those characters pass that mean nothing to any upstream:
 // no % or {} that it would expand, no * that separates a master user, no path.
-func checkName(name string) error {
+func (n Names) check(name string) error {
 	local, domain, complete := strings.Cut(name, "@")
 	switch {
+	case !n.Unicode && strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }):
+		return refuse(BadName, "the account name has characters beyond ASCII, which the configuration doesn't let pass (account_names)")
 	case strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune("._-+@", r) && !letterOrDigit(r) }):
 		return refuse(BadName, "the account name has characters other than letters, digits and ._-+@")
 	case strings.Contains(domain, "@"):

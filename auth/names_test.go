@@ -68,7 +68,7 @@ func TestCanonical(t *testing.T) {
 		{"example.org", long, ""}, // too long once completed
 	}
 	for _, test := range tests {
-		got, err := Names{test.domain}.Canonical(test.raw)
+		got, err := Names{DefaultDomain: test.domain, Unicode: true}.Canonical(test.raw)
 		var refusal *Refusal
 		switch {
 		case test.want != "" && (err != nil || got != test.want):
@@ -82,13 +82,55 @@ func TestCanonical(t *testing.T) {
 	}
 }
 
+// What an upstream might take for alice is alice here too, or nobody.
+func TestCanonicalASCII(t *testing.T) {
+	for raw, want := range map[string]string{ // "": refused
+		"a.b_c-d+e@x-y.org":    "a.b_c-d+e@x-y.org",
+		"User42":               "user42@example.org",
+		"ＡＬＩＣＥ":                "alice@example.org", // full width: what is asked is the result
+		"user４２＠ｅxample.net":   "user42@example.net",
+		"\u212Aelvin":          "kelvin@example.org", // the Kelvin sign is K by composition
+		"alíce":                "",
+		"ali\u0301ce":          "", // the accent on its own
+		"alice\u0301":          "",
+		"аlice":                "", // Cyrillic а
+		"αlice":                "",
+		"alıce":                "", // dotless ı
+		"AL\u0130CE":           "", // dotted İ: i and a dot in lower case
+		"alice@exämple.org":    "",
+		"user٤٢":               "", // Arabic digits
+		"用户":                   "",
+		"straße":               "",
+		"al\u017fice":          "", // long s
+		"\U0001D41Alice":       "", // bold a
+		"alice\u200d":          "",
+		"ａｌｉｃｅ％":               "",
+		"alice@ｅｘａｍｐｌｅ.ｎｅｔ":    "alice@example.net",
+		"alice@xn--exmple-cua": "alice@xn--exmple-cua",
+	} {
+		got, err := Names{DefaultDomain: "example.org"}.Canonical(raw)
+		var refusal *Refusal
+		switch {
+		case want != "" && (err != nil || got != want):
+			t.Errorf("%q: %q, %v; want %q", raw, got, err, want)
+		case want == "" && (got != "" || !errors.As(err, &refusal) || refusal.Reason != BadName):
+			t.Errorf("%q: %q, %v; want a refusal", raw, got, err)
+		}
+	}
+}
+
 func FuzzCanonical(f *testing.F) {
 	for _, seed := range []string{"ALICE", "ＡＬＩＣＥ", "a@b", "ǰ", "İ", "ẞ", "\u1e9e", "אב", "a.b+c_d-e@F"} {
 		f.Add(seed)
 	}
-	names := Names{"example.org"}
+	names := Names{DefaultDomain: "example.org", Unicode: true}
+	ascii := Names{DefaultDomain: "example.org"}
 	f.Fuzz(func(t *testing.T, raw string) {
 		name, err := names.Canonical(raw)
+		strict, strictErr := ascii.Canonical(raw)
+		if passes := err == nil && !strings.ContainsFunc(name, func(r rune) bool { return r > 0x7f }); passes != (strictErr == nil) || passes && strict != name {
+			t.Errorf("%q: %q, %v; in ASCII %q, %v", raw, name, err, strict, strictErr)
+		}
 		if err != nil {
 			return
 		}

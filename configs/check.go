@@ -1,14 +1,19 @@
 package configs
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // A checker judges values that have the right type. A default is never a problem,
@@ -42,6 +47,10 @@ func (c *checker) names() {
 	}
 	if c.DefaultDomain != "" && !isDNSName(c.DefaultDomain) {
 		c.refuse("default_domain", c.DefaultDomain, must+`, or ""`)
+	}
+	c.oneOf("account_names", c.AccountNames, "ascii", "unicode")
+	if c.AccountNames == "unicode" {
+		c.warn("account_names", c.AccountNames, `an upstream that takes "alíce", or "alice" with a Cyrillic "а", for alice's mailbox lets its password in there as another account, without alice's second factor; "ascii" refuses such names`)
 	}
 }
 
@@ -101,6 +110,8 @@ func (c *checker) routes() {
 			c.refuse(key+".domain", r.Domain, `must be a domain, such as "example.org"`)
 		case r.Account != "" && !accountName.MatchString(r.Account):
 			c.refuse(key+".account", r.Account, `must be an account of letters, digits and ._-+@, such as "alice@example.org"`)
+		case c.AccountNames == "ascii" && strings.ContainsFunc(r.Account, func(r rune) bool { return r > unicode.MaxASCII }):
+			c.warn(key+".account", r.Account, `never used: account_names = "ascii" lets no such account in`)
 		}
 		if first, ok := seen[r.Domain+" "+r.Account]; ok {
 			c.add(key, fmt.Sprintf("%s: never used, because %s is for the same and comes first", key, first), true)
@@ -126,7 +137,7 @@ func (c *checker) mfa() {
 	c.oneOf("mfa.mode", m.Mode, "required", "optional", "observe")
 	switch m.Mode {
 	case "optional":
-		c.warn("mfa.mode", m.Mode, `accounts without an enrolment get in with the password alone; "required" asks everybody`)
+		c.warn("mfa.mode", m.Mode, `accounts without an enrolment get in with the password alone; "required" asks everybody. Other names that the upstream takes for an enrolled account's mailbox (aliases, plus addresses, names with or without a domain) are accounts of their own; default_domain completes bare names`)
 	case "observe":
 		c.warn("mfa.mode", m.Mode, `everybody gets in with the password alone, this only records it; "required" asks for the second factor`)
 	}
@@ -223,8 +234,22 @@ func (c *checker) storage() {
 	}
 	if c.Store.KeyFile == "" {
 		c.refuse("store.key_file", c.Store.KeyFile, "must be the path of a file; it is made on first start")
-	} else {
-		c.private("store.key_file", c.Store.KeyFile)
+	} else if info, err := os.Stat(c.Store.KeyFile); err == nil && info.Mode().Perm()&0o077 != 0 {
+		c.refuse("store.key_file", c.Store.KeyFile, "others than its owner may read it (mode %04o), and with the store make codes: chmod 600 %s", info.Mode().Perm(), c.Store.KeyFile)
+	}
+	if sqlite && path != "" && c.place["store.url"] > 0 {
+		c.folder("store.url", c.Store.URL, filepath.Dir(path))
+	}
+}
+
+// folder refuses a file whose folder isn't there.
+func (c *checker) folder(key, value, path string) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.refuse(key, value, "there is no folder %s: make it, writable for the user that imapwarden runs as and nobody else", path)
+	case err == nil && !info.IsDir():
+		c.refuse(key, value, "%s is not a folder", path)
 	}
 }
 
@@ -237,10 +262,8 @@ func (c *checker) operation() {
 	if len(c.Admin.Socket) > 107 {
 		c.refuse("admin.socket", c.Admin.Socket, "must be at most 107 octets long, with the folder")
 	}
-	for _, folder := range []string{"/tmp/", "/var/tmp/", "/dev/shm/"} {
-		if strings.HasPrefix(c.Admin.Socket, folder) {
-			c.warn("admin.socket", c.Admin.Socket, "everybody on this machine may put a socket of their own there first; /run/imapwarden/ is ours alone")
-		}
+	if c.Admin.Socket != "" && anybodys(filepath.Dir(c.Admin.Socket)) {
+		c.warn("admin.socket", c.Admin.Socket, "everybody on this machine may put a socket of their own there first; /run/imapwarden/ is ours alone")
 	}
 
 	if host, _, err := splitAddress(c.Metrics.Address); err == nil && !isLoopback(host) {
@@ -248,6 +271,19 @@ func (c *checker) operation() {
 	}
 	c.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	c.oneOf("log.format", c.Log.Format, "json", "console")
+	c.positive("audit.keep", c.Audit.Keep)
+	if c.Audit.Most < 1 {
+		c.refuse("audit.most", c.Audit.Most, "must be at least 1")
+	}
+}
+
+// anybodys says if everybody on this machine may write to the folder, or make it.
+func anybodys(folder string) bool {
+	info, err := os.Stat(folder)
+	if errors.Is(err, fs.ErrNotExist) && folder != filepath.Dir(folder) {
+		return anybodys(filepath.Dir(folder))
+	}
+	return err == nil && info.Mode().Perm()&0o002 != 0
 }
 
 // refuse reports a value that must be another.

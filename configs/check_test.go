@@ -17,26 +17,30 @@ func TestCheck(t *testing.T) {
 		"": nil,
 
 		// Allowed but unwise.
-		`mfa.mode = "optional"`:            {`w.toml:5: warning: mfa.mode = "optional": accounts without an enrolment get in with the password alone; "required" asks everybody`},
-		`mfa.mode = "observe"`:             {`w.toml:5: warning: mfa.mode = "observe": everybody gets in with the password alone, this only records it; "required" asks for the second factor`},
-		`mfa.refusal_delay = "0s"`:         {`w.toml:5: warning: mfa.refusal_delay = "0s": the time of a refusal tells which part was wrong; "2s" hides it`},
-		`mfa.grant.absolute = "31d"`:       {`w.toml:5: warning: mfa.grant.absolute = "31d": one code is good for more than a month; an app password is made for that`},
-		`mfa.grant.absolute = "30d"`:       nil,
-		`mfa.grant.idle = "13h"`:           {`w.toml:5: warning: mfa.grant.idle = "13h": has no effect: the grant ends after 12h anyway (mfa.grant.absolute)`},
-		`mfa.grant.absolute = "30m"`:       nil,
-		`mfa.grant.ipv4_prefix = 15`:       {`w.toml:5: warning: mfa.grant.ipv4_prefix = 15: a grant lets the password alone in from more than 65,536 addresses; 24 is usual`},
-		`mfa.grant.ipv4_prefix = 16`:       nil,
-		`mfa.grant.ipv6_prefix = 31`:       {`w.toml:5: warning: mfa.grant.ipv6_prefix = 31: a grant lets the password alone in from a whole provider's network; 64 is one household`},
-		`limits.mode = "observe"`:          {`w.toml:5: warning: limits.mode = "observe": guessing is recorded but not stopped; "enforce" stops it`},
-		`timeouts.login = "21s"`:           {`w.toml:5: warning: timeouts.login = "21s": mail programs give up before that, and try again; 20s is plenty`},
-		`timeouts.drain = "2m"`:            {`w.toml:5: warning: timeouts.drain = "2m": systemd kills a service that takes longer than 90s to stop, unless TimeoutStopSec says more`},
-		`store.url = "memory:"`:            {`w.toml:5: warning: store.url = "memory:": a restart forgets every enrolment, and lets a code be used twice; for trying out only`},
-		`admin.socket = "/tmp/admin.sock"`: {`w.toml:5: warning: admin.socket = "/tmp/admin.sock": everybody on this machine may put a socket of their own there first; /run/imapwarden/ is ours alone`},
-		`metrics.address = ":9993"`:        {`w.toml:5: warning: metrics.address = ":9993": anybody who reaches it can read the metrics; 127.0.0.1 keeps them on this machine`},
-		`metrics.address = ""`:             nil,
-		`admin.socket = ""`:                nil,
-		`tls.min_version = "1.3"`:          nil,
-		`mfa.code_separator = "::"`:        nil,
+		`mfa.mode = "optional"`:                              {`w.toml:5: warning: mfa.mode = "optional": accounts without an enrolment get in with the password alone; "required" asks everybody. Other names that the upstream takes for an enrolled account's mailbox (aliases, plus addresses, names with or without a domain) are accounts of their own; default_domain completes bare names`},
+		`mfa.mode = "observe"`:                               {`w.toml:5: warning: mfa.mode = "observe": everybody gets in with the password alone, this only records it; "required" asks for the second factor`},
+		`mfa.refusal_delay = "0s"`:                           {`w.toml:5: warning: mfa.refusal_delay = "0s": the time of a refusal tells which part was wrong; "2s" hides it`},
+		`mfa.grant.absolute = "31d"`:                         {`w.toml:5: warning: mfa.grant.absolute = "31d": one code is good for more than a month; an app password is made for that`},
+		`mfa.grant.absolute = "30d"`:                         nil,
+		`mfa.grant.idle = "13h"`:                             {`w.toml:5: warning: mfa.grant.idle = "13h": has no effect: the grant ends after 12h anyway (mfa.grant.absolute)`},
+		`mfa.grant.absolute = "30m"`:                         nil,
+		`mfa.grant.ipv4_prefix = 15`:                         {`w.toml:5: warning: mfa.grant.ipv4_prefix = 15: a grant lets the password alone in from more than 65,536 addresses; 24 is usual`},
+		`mfa.grant.ipv4_prefix = 16`:                         nil,
+		`mfa.grant.ipv6_prefix = 31`:                         {`w.toml:5: warning: mfa.grant.ipv6_prefix = 31: a grant lets the password alone in from a whole provider's network; 64 is one household`},
+		`limits.mode = "observe"`:                            {`w.toml:5: warning: limits.mode = "observe": guessing is recorded but not stopped; "enforce" stops it`},
+		`timeouts.login = "21s"`:                             {`w.toml:5: warning: timeouts.login = "21s": mail programs give up before that, and try again; 20s is plenty`},
+		`timeouts.drain = "2m"`:                              {`w.toml:5: warning: timeouts.drain = "2m": systemd kills a service that takes longer than 90s to stop, unless TimeoutStopSec says more`},
+		`store.url = "memory:"`:                              {`w.toml:5: warning: store.url = "memory:": a restart forgets every enrolment, and lets a code be used twice; for trying out only`},
+		`admin.socket = "/tmp/admin.sock"`:                   {`w.toml:5: warning: admin.socket = "/tmp/admin.sock": everybody on this machine may put a socket of their own there first; /run/imapwarden/ is ours alone`},
+		`metrics.address = ":9993"`:                          {`w.toml:5: warning: metrics.address = ":9993": anybody who reaches it can read the metrics; 127.0.0.1 keeps them on this machine`},
+		`metrics.address = ""`:                               nil,
+		`admin.socket = ""`:                                  nil,
+		`tls.min_version = "1.3"`:                            nil,
+		`account_names = "unicode"`:                          {`w.toml:5: warning: account_names = "unicode": an upstream that takes "alíce", or "alice" with a Cyrillic "а", for alice's mailbox lets its password in there as another account, without alice's second factor; "ascii" refuses such names`},
+		`account_names = "ascii"`:                            nil,
+		"[[route]]\naccount = 'älice'\nupstream = 'default'": {`w.toml:6: warning: route[0].account = "älice": never used: account_names = "ascii" lets no such account in`},
+		`audit = { keep = "1h", most = 1 }`:                  nil,
+		`mfa.code_separator = "::"`:                          nil,
 		"[[route]]\ndomain = 'a.org'\nupstream = 'default'\n[[route]]\ndomain = 'A.org'\nupstream = 'default'": {`w.toml:8: warning: route[1]: never used, because route[0] is for the same and comes first`},
 
 		// Wrong values.
@@ -61,6 +65,10 @@ func TestCheck(t *testing.T) {
 		"[[route]]\ndomain = '-a.org'\nupstream = 'default'":     {`w.toml:6: route[0].domain = "-a.org": must be a domain, such as "example.org"`},
 		"[[route]]\ndomain = 'a.org'\nupstream = 'elsewhere'":    {`w.toml:7: route[0].upstream = "elsewhere": there is no such upstream: must be one of "default"`},
 		"[[route]]\nupstream = 'default'\n[log]\nlevel = \"no\"": {`w.toml:5: route[0]: must have either domain or account, and not both`, `w.toml:8: log.level = "no": must be "debug", "info", "warn" or "error"`},
+
+		`account_names = "latin1"`: {`w.toml:5: account_names = "latin1": must be "ascii" or "unicode"`},
+		`audit.keep = "0s"`:        {`w.toml:5: audit.keep = "0s": must be longer than 0s`},
+		`audit.most = 0`:           {`w.toml:5: audit.most = 0: must be at least 1`},
 
 		// Not in this version.
 		`tls.client_ca = "ca.pem"`:                  {`w.toml:5: tls.client_ca: this version can't do that yet: remove it`},
@@ -153,6 +161,8 @@ func TestCheckCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "empty.pem"), "")
+	write(t, filepath.Join(dir, "pkcs8.key"), "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n")
+	write(t, filepath.Join(dir, "openssl.key"), "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMAA=\n-----END EC PRIVATE KEY-----\n")
 
 	for certificates, want := range map[string][]string{
 		`{ cert = "fullchain.pem", key = "privkey.pem" }`:                                    nil,
@@ -161,6 +171,8 @@ func TestCheckCertificates(t *testing.T) {
 		`{ cert = "old.pem", key = "old.key" }`:                                              {`w.toml:2: warning: tls.certificates[0].cert = "old.pem": expired on 2020-01-02 03:04:05 UTC: renew it, mail programs will refuse it`},
 		`{ cert = "new.pem", key = "new.key" }`:                                              {`w.toml:2: warning: tls.certificates[0].cert = "new.pem": isn't valid before 2999-01-02 03:04:05 UTC: is this machine's clock right?`},
 		`{ cert = "old.pem", key = "new.key" }`:                                              {`w.toml:2: tls.certificates[0].cert = "old.pem": doesn't work with new.key: private key does not match public key`},
+		`{ cert = "old.pem", key = "pkcs8.key" }`:                                            {`w.toml:2: tls.certificates[0].key = "pkcs8.key": it is encrypted, remove the passphrase: openssl pkey -in OLD -out NEW`},
+		`{ cert = "old.pem", key = "openssl.key" }`:                                          {`w.toml:2: tls.certificates[0].key = "openssl.key": it is encrypted, remove the passphrase: openssl pkey -in OLD -out NEW`},
 		`{ cert = "empty.pem", key = "new.key" }`:                                            {`w.toml:2: tls.certificates[0].cert = "empty.pem": doesn't work with new.key: failed to find any PEM data in certificate input`},
 		`{ cert = ".", key = "nowhere.key" }`: {
 			`w.toml:2: tls.certificates[0].cert = ".": can't be read: is a directory (relative paths start at the configuration file's folder)`,

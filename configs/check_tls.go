@@ -3,7 +3,10 @@ package configs
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -38,6 +41,10 @@ func (c *checker) certificate(key string, pair Certificate) *x509.Certificate {
 	if chain == nil || secret == nil {
 		return nil
 	}
+	if encrypted(secret) {
+		c.refuse(key+".key", pair.Key, "it is encrypted, remove the passphrase: openssl pkey -in OLD -out NEW")
+		return nil
+	}
 	loaded, err := tls.X509KeyPair(chain, secret)
 	if err != nil {
 		c.refuse(key+".cert", pair.Cert, "doesn't work with %s: %s", pair.Key, strings.TrimPrefix(err.Error(), "tls: "))
@@ -51,6 +58,17 @@ func (c *checker) certificate(key string, pair Certificate) *x509.Certificate {
 	}
 	c.private(key+".key", pair.Key)
 	return loaded.Leaf
+}
+
+// encrypted says if a PEM file's key wants a passphrase: by its type (RFC 7468, section 11),
+// or in OpenSSL's older way by a header (RFC 1421, section 4.6.1.3).
+func encrypted(secret []byte) bool {
+	for block, rest := pem.Decode(secret); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "" {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *checker) upstreams() {
@@ -127,7 +145,11 @@ func (c *checker) read(key, path, what string) []byte {
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		c.refuse(key, path, "can't be read: %v (relative paths start at the configuration file's folder)", reason(err))
+		hint := " (relative paths start at the configuration file's folder)"
+		if errors.Is(err, fs.ErrPermission) {
+			hint = ": let the user that imapwarden runs as read it, and enter the folders above it"
+		}
+		c.refuse(key, path, "can't be read: %v%s", reason(err), hint)
 		return nil
 	}
 	return content

@@ -12,6 +12,7 @@ import "net/netip"
 type Config struct {
 	Hostname      string     `toml:"hostname"`       // how we call ourselves: greeting, otpauth issuer
 	DefaultDomain string     `toml:"default_domain"` // completes bare account names; "" leaves them
+	AccountNames  string     `toml:"account_names"`  // "ascii" or "unicode": the letters that they may have
 	Listeners     []Listener `toml:"listener"`
 	TLS           TLS        `toml:"tls"`
 	Upstreams     []Upstream `toml:"upstream"`
@@ -181,7 +182,9 @@ type Log struct {
 	Format string `toml:"format"` // "json" or "console"
 }
 
-// Audit is where audit events go besides the store.
+// Audit is how many audit events stay in the store, and where else they go.
 type Audit struct {
-	File string `toml:"file"`
+	Keep Duration `toml:"keep"` // older ones are removed
+	Most int      `toml:"most"` // of more, the oldest are removed
+	File string   `toml:"file"`
 }

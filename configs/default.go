@@ -6,6 +6,8 @@ import "time"
 // served as it is: hostname, listener, tls.certificates and upstream have no default.
 func Default() *Config {
 	return &Config{
+		AccountNames: "ascii",
+
 		TLS: TLS{MinVersion: "1.2", ACME: ACME{Challenge: "tls-alpn-01"}},
 		MFA: MFA{
 			Mode:         "required",
@@ -47,6 +49,7 @@ func Default() *Config {
 		Admin:   Admin{Socket: "/run/imapwarden/admin.sock"},
 		Metrics: Metrics{Address: "127.0.0.1:9993"},
 		Log:     Log{Level: "info", Format: "json"},
+		Audit:   Audit{Keep: Duration(90 * day), Most: 1_000_000},
 	}
 }
 

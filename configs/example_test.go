@@ -14,13 +14,27 @@ import (
 // The example has the defaults in it, and nobody who starts from it is warned.
 func TestExampleIsDefault(t *testing.T) {
 	dir := folder(t)
-	got, problems := Parse(filepath.Join(dir, "w.toml"), []byte(strings.ReplaceAll(Example, "/etc/imapwarden/", dir+"/")))
+	text := strings.NewReplacer("/etc/imapwarden/", dir+"/", "/var/lib/imapwarden/", dir+"/").Replace(Example)
+	got, problems := Parse(filepath.Join(dir, "w.toml"), []byte(text))
 	if got == nil || len(problems) > 0 {
 		t.Fatalf("not loaded: %v", problems)
 	}
-	if len(got.Listeners) == 0 || len(got.Upstreams) == 0 || len(got.TLS.Certificates) == 0 {
+	wantListeners := []Listener{{Address: "0.0.0.0:993", TLS: "implicit"}, {Address: "0.0.0.0:143", TLS: "starttls"}}
+	if diff := cmp.Diff(wantListeners, got.Listeners); diff != "" {
+		t.Errorf("clients don't find server and ports as before:\n%s", diff)
+	}
+	if len(got.TLS.Certificates) == 0 {
 		t.Error("it doesn't show what is required")
 	}
+	wantUpstream := DefaultUpstream()
+	wantUpstream.Address, wantUpstream.TLS = "127.0.0.1:1143", "none" // where dovecot.conf puts it
+	if diff := cmp.Diff([]Upstream{wantUpstream}, got.Upstreams); diff != "" {
+		t.Error(diff)
+	}
+	if got.Store.URL != "sqlite:"+dir+"/imapwarden.db" || got.Store.KeyFile != dir+"/master.key" {
+		t.Errorf("the store is at %q with key %q", got.Store.URL, got.Store.KeyFile)
+	}
+	got.Store = Default().Store
 	got.Hostname, got.Listeners, got.TLS.Certificates, got.Upstreams = "", nil, nil, nil
 	if diff := cmp.Diff(Default(), got); diff != "" {
 		t.Errorf("other values than the defaults (-want +got):\n%s", diff)
@@ -84,9 +98,18 @@ func TestDovecotExample(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "dovecot.conf")
 	write(t, path, DovecotExample)
-	out, err := exec.CommandContext(t.Context(), doveconf, "-c", path, "-h", "login_trusted_networks").CombinedOutput()
-	if got := strings.TrimSpace(string(out)); err != nil || got != "127.0.0.1 ::1" {
-		t.Errorf("doveconf: %v: %q", err, got)
+	for setting, want := range map[string]string{
+		"login_trusted_networks":                              "127.0.0.1 ::1",
+		"auth_failure_delay":                                  "0",
+		"service/imap-login/inet_listener/imap/port":          "1143", // as upstream.address of the example
+		"service/imap-login/inet_listener/imap/address":       "127.0.0.1, ::1",
+		"service/imap-login/inet_listener/imaps/port":         "0",
+		"service/anvil/unix_listener/anvil-auth-penalty/mode": "00",
+	} {
+		out, err := exec.CommandContext(t.Context(), doveconf, "-c", path, "-h", setting).CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || got != want {
+			t.Errorf("doveconf: %v: %s is %q, want %q", err, setting, got, want)
+		}
 	}
 }
 

@@ -14,7 +14,10 @@ import (
 
 // Load reads and checks a configuration file. It returns every problem at once, in
 // the order of the file; the Config is nil where one of them is not just a warning.
-func Load(path string) (*Config, []Problem) {
+//
+// Who needs no more than some top level keys, such as "store", names them. Errors under
+// other keys then leave the Config usable as far as these go.
+func Load(path string, keys ...string) (*Config, []Problem) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, []Problem{{
@@ -22,14 +25,18 @@ func Load(path string) (*Config, []Problem) {
 			Message: fmt.Sprintf("can't be read: %v; name another file with --config or $IMAPWARDEN_CONFIG", reason(err)),
 		}}
 	}
-	return Parse(path, data)
+	return Parse(path, data, keys...)
 }
 
 // Parse is Load for a file's content. Relative paths in it start from name's folder.
 // Certificates and other files that it names are read.
-func Parse(name string, data []byte) (*Config, []Problem) {
+func Parse(name string, data []byte, keys ...string) (*Config, []Problem) {
 	config := Default()
+	data, marked := bytes.CutPrefix(data, []byte("\ufeff"))
 	doc := newDocument(name, data)
+	if marked {
+		doc.addAt(1, "", "begins with a byte order mark, which isn't TOML: save it as UTF-8 without BOM", false)
+	}
 	doc.decode(config)
 	config.resolve(filepath.Dir(name))
 	config.fold()
@@ -39,7 +46,7 @@ func Parse(name string, data []byte) (*Config, []Problem) {
 	slices.SortStableFunc(doc.problems, func(a, b Problem) int {
 		return cmp.Or(-cmp.Compare(min(a.Line, 1), min(b.Line, 1)), cmp.Compare(a.Line, b.Line))
 	})
-	if slices.ContainsFunc(doc.problems, func(p Problem) bool { return !p.Warning }) {
+	if slices.ContainsFunc(doc.problems, func(p Problem) bool { return !p.Warning && p.concerns(keys) }) {
 		return nil, doc.problems
 	}
 	return config, doc.problems

@@ -80,6 +80,9 @@ func said(t *testing.T, dir, text string) (messages []string) {
 func TestLoad(t *testing.T) {
 	dir := folder(t)
 	path := filepath.Join(dir, "imapwarden.toml")
+	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	write(t, path, required+`
 default_domain = "Example.ORG"
 [[route]]
@@ -190,7 +193,7 @@ format = "text"
 	want := []string{
 		`w.toml:1: hostname = 5: must be a text in quotes`,
 		`w.toml:2: default_domain = "bad domain": must be a DNS name such as "mail.example.org" (international ones in their xn-- form), or ""`,
-		`w.toml:3: unknown key "colour": at the top there are hostname, default_domain, listener, tls, upstream, route, mfa, rule, limits, timeouts, store, shared, portal, admin, metrics, log, audit`,
+		`w.toml:3: unknown key "colour": at the top there are hostname, default_domain, account_names, listener, tls, upstream, route, mfa, rule, limits, timeouts, store, shared, portal, admin, metrics, log, audit`,
 		`w.toml:6: listener[0].address = "127.0.0.1:imaps": must be a host and a port as a number, such as "127.0.0.1:143", "[::1]:143" or "imap.example.org:993"`,
 		`w.toml:7: listener[0].tls = "ssl": must be "implicit" or "starttls"`,
 		`w.toml:8: listener[1].address is missing: a host and a port, such as "127.0.0.1:143"`,
@@ -219,6 +222,48 @@ format = "text"
 		`w.toml:52: log.level = "verbose": must be "debug", "info", "warn" or "error"`,
 		`w.toml:53: [log] is given twice, first in line 51: put the two together`,
 		`w.toml:54: log.format = "text": must be "json" or "console"`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Who needs only some keys isn't stopped by what is wrong elsewhere.
+func TestLoadForSomeKeys(t *testing.T) {
+	for text, usable := range map[string]bool{
+		"":                             true,
+		"limits.refusals = 0":          true,
+		"tls.min_version = 'x'":        true,
+		"upstream = 5":                 true,
+		"mfa.mode = 'no'":              false,
+		"store.url = 'mysql:x'":        false,
+		"sotre.url = 'sqlite:x'":       false,
+		"[store]\nkey_fil = 'x'":       false,
+		"default_domain = 5":           false,
+		"log.level = 'info":            false,
+		"limits.refusals = 1\nstore=1": false,
+	} {
+		dir := folder(t)
+		if err := os.Remove(filepath.Join(dir, "privkey.pem")); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "w.toml")
+		write(t, path, required+text+"\n")
+		config, problems := Load(path, "hostname", "default_domain", "store", "admin", "mfa")
+		if (config != nil) != usable || len(problems) == 0 {
+			t.Errorf("%q: usable %v, want %v (%v)", text, config != nil, usable, problems)
+		}
+		if all, _ := Load(path); all != nil {
+			t.Errorf("%q: served without its key", text)
+		}
+	}
+}
+
+func TestByteOrderMark(t *testing.T) {
+	got := said(t, folder(t), "\ufeff"+required+"mfa.mode = \"no\"\n")
+	want := []string{
+		`w.toml:1: begins with a byte order mark, which isn't TOML: save it as UTF-8 without BOM`,
+		`w.toml:5: mfa.mode = "no": must be "required", "optional" or "observe"`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -277,7 +322,7 @@ func TestSyntax(t *testing.T) {
 				"w.toml:5: there is only one mfa: write [mfa], in one bracket",
 				"w.toml:7: route is a list of tables: each begins with [[route]], in two brackets",
 				"w.toml:9: portal.url is not a table: must be a text in quotes",
-				`w.toml:10: unknown key "nothing": at the top there are hostname, default_domain, listener, tls, upstream, route, mfa, rule, limits, timeouts, store, shared, portal, admin, metrics, log, audit`,
+				`w.toml:10: unknown key "nothing": at the top there are hostname, default_domain, account_names, listener, tls, upstream, route, mfa, rule, limits, timeouts, store, shared, portal, admin, metrics, log, audit`,
 			},
 		},
 		"kinds of values": {

@@ -2,7 +2,9 @@ package configs
 
 import (
 	"fmt"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -16,6 +18,19 @@ type Problem struct {
 	Key     string `json:"key"`     // like "listener[1].tls"; "" for a line that doesn't parse
 	Message string `json:"message"` // which value, what is wrong with it, what to do
 	Warning bool   `json:"warning"`
+}
+
+// concerns says if the problem may touch one of the top level keys, where there are any.
+// A line that nobody could read may touch all of them, and so may a key that nobody knows:
+// it can be one of them, misspelt.
+func (p Problem) concerns(keys []string) bool {
+	top, _, _ := strings.Cut(p.Key, ".")
+	top, _, _ = strings.Cut(top, "[")
+	known := false
+	for field := range reflect.TypeFor[Config]().Fields() {
+		known = known || field.Tag.Get("toml") == top
+	}
+	return len(keys) == 0 || !known || slices.Contains(keys, top)
 }
 
 // String is a compiler's message: file, line, what is wrong, then the line itself.

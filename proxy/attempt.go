@@ -52,7 +52,7 @@ type attempt struct {
 	took      time.Duration // the upstream's part
 	missed    bool          // the password was right, and something else was missing
 	concluded bool
-	cheap     bool // refused before anything was asked: somebody may make such by the thousand
+	cheap     bool // costs whoever makes it nothing in any count: there may be thousands
 
 	outcome audit.Outcome // until judged: Refused
 	reason  string
@@ -243,7 +243,7 @@ func (a *attempt) failed(reason string, err error) bool {
 	if s.ctx.Err() != nil {
 		reason = reasonInterrupted
 	}
-	a.outcome, a.reason = audit.Failed, reason
+	a.outcome, a.reason, a.cheap = audit.Failed, reason, true
 	s.server.Log.Error("login attempt failed", zap.String("session", s.id),
 		zap.String("account", a.account), zap.String("reason", reason), zap.Error(err))
 	return false

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"imapwarden/audit"
 	"imapwarden/auth"
@@ -26,6 +27,10 @@ type Engine interface {
 	// Events returns those that the filter chooses, oldest first. Of more
 	// than its limit, these are the newest.
 	Events(ctx context.Context, f audit.Filter) ([]audit.Event, error)
+	// PurgeEvents removes those from before the given time, and of the others
+	// all but the newest most, by ID, which must be at least 1. It returns how many
+	// it has removed, also where it then fails. Others may use the store meanwhile.
+	PurgeEvents(ctx context.Context, before time.Time, most int) (removed int64, err error)
 	// Close ends all use of the store.
 	Close() error
 }

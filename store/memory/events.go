@@ -3,8 +3,10 @@ package memory
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
+	"time"
 
 	"imapwarden/audit"
 )
@@ -50,6 +52,23 @@ func (s *Store) Events(ctx context.Context, f audit.Filter) ([]audit.Event, erro
 	}
 	slices.Reverse(events)
 	return events, nil
+}
+
+// PurgeEvents removes those from before the given time, and of the others all but
+// the newest most.
+func (s *Store) PurgeEvents(ctx context.Context, before time.Time, most int) (removed int64, err error) {
+	if most < 1 {
+		return 0, errors.New("memory: purging audit events: none would be left")
+	}
+	if err := s.enter(ctx, "purging audit events"); err != nil {
+		return 0, err
+	}
+	defer s.mu.Unlock()
+	had := len(s.events)
+	before = inMicros(before)
+	s.events = slices.DeleteFunc(s.events, func(e audit.Event) bool { return e.Time.Before(before) })
+	s.events = slices.Clone(s.events[max(0, len(s.events)-most):])
+	return int64(had - len(s.events)), nil
 }
 
 func chosen(e audit.Event, f audit.Filter) bool {

@@ -6,7 +6,12 @@ import (
 	"errors"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
+	"time"
+
+	"imapwarden/audit"
 )
 
 // Whether a write reaches the disk can't be seen from outside.
@@ -20,6 +25,7 @@ func TestSettings(t *testing.T) {
 	}{
 		{s.write, "journal_mode", "wal"},
 		{s.write, "synchronous", "2"}, // FULL
+		{s.write, "auto_vacuum", "2"}, // INCREMENTAL
 		{s.write, "foreign_keys", "1"},
 		{s.write, "busy_timeout", "5000"},
 		{s.read, "busy_timeout", "5000"},
@@ -76,6 +82,45 @@ func TestWaitEndsWithTheContext(t *testing.T) {
 		t.Errorf("the mark is %q, though both that set it gave up", value)
 	}
 	must(t, s.SetMark(t.Context(), "key", "2"))
+}
+
+// What events took is given back. A file from before that goes on as it was.
+func TestPurgedEventsFreeTheirPages(t *testing.T) {
+	for _, test := range []struct {
+		vacuum string
+		free   bool
+	}{{"INCREMENTAL", false}, {"NONE", true}} {
+		s, err := Open(t.Context(), filepath.Join(t.TempDir(), "a.db"))
+		must(t, err)
+		defer s.Close()
+		_, err = s.write.Exec("PRAGMA auto_vacuum = " + test.vacuum + "; VACUUM")
+		must(t, err)
+		before := number(t, s.write, "PRAGMA page_count")
+		events := slices.Repeat([]audit.Event{{Kind: "login", Detail: strings.Repeat("x", 3500)}}, 400)
+		must(t, s.Append(t.Context(), events))
+		full := number(t, s.write, "PRAGMA page_count")
+		if full < before+vacuumBatch {
+			t.Fatalf("%d pages with events and %d without: one batch frees them", full, before)
+		}
+
+		removed, err := s.PurgeEvents(t.Context(), time.Now(), 1)
+		must(t, err)
+		after, free := number(t, s.write, "PRAGMA page_count"), number(t, s.write, "PRAGMA freelist_count")
+		if removed != 400 || (free > 0) != test.free || (after == full) != test.free || after-free > before+5 {
+			t.Errorf("%s: removed %d; %d pages at first, %d with events, %d afterwards with %d free",
+				test.vacuum, removed, before, full, after, free)
+		}
+		must(t, s.Append(t.Context(), events))
+		if again := number(t, s.write, "PRAGMA page_count"); again > full+5 {
+			t.Errorf("%s: %d pages with new events, %d with the old ones", test.vacuum, again, full)
+		}
+	}
+}
+
+func number(t *testing.T, db *sql.DB, query string) (n int) {
+	t.Helper()
+	must(t, db.QueryRow(query).Scan(&n))
+	return n
 }
 
 func must(t *testing.T, err error) {

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"imapwarden/audit"
 )
@@ -92,6 +94,73 @@ func eventsQuery(f audit.Filter) (query string, args []any) {
 		FROM events WHERE ` + strings.Join(where, " AND ")
 	args = append(args, cmp.Or(max(f.Limit, 0), 1000))
 	return query + fmt.Sprintf(` ORDER BY id DESC LIMIT $%d`, len(args)), args
+}
+
+// purgeBatch is how many events one transaction removes, and vacuumBatch how many
+// pages one gives back: between two of them a login gets its turn.
+const (
+	purgeBatch  = 1000
+	vacuumBatch = 250
+)
+
+// PurgeEvents removes those from before the given time, and of the others all but
+// the newest most. The file shrinks with it, when the WAL is next folded into it; one
+// made before auto_vacuum was set doesn't, and what is free in it is used again.
+func (s *Store) PurgeEvents(ctx context.Context, before time.Time, most int) (removed int64, err error) {
+	const purging = "purging audit events"
+	if most < 1 {
+		return 0, s.failed(purging, errors.New("none would be left"))
+	}
+	removed, err = s.purge(ctx, `SELECT id FROM events WHERE time < $1 ORDER BY time`, micros(before))
+	if err != nil {
+		return removed, s.failed(purging, err)
+	}
+	var last int64 // to go
+	err = s.read.QueryRowContext(ctx, `SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET $1`, most).Scan(&last)
+	if err == nil {
+		var n int64
+		n, err = s.purge(ctx, `SELECT id FROM events WHERE id <= $1 ORDER BY id`, last)
+		removed += n
+	}
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return removed, s.failed(purging, err)
+	}
+	return removed, s.failed("giving back what audit events took", s.vacuum(ctx))
+}
+
+// purge removes the events that the query chooses by its one argument, batch by batch.
+func (s *Store) purge(ctx context.Context, chosen string, arg int64) (removed int64, err error) {
+	for {
+		result, err := s.write.ExecContext(ctx, `DELETE FROM events WHERE id IN (`+chosen+` LIMIT $2)`, arg, purgeBatch)
+		if err != nil {
+			return removed, err
+		}
+		n, err := result.RowsAffected()
+		if err != nil {
+			return removed, err
+		}
+		removed += n
+		if n < purgeBatch {
+			return removed, nil
+		}
+	}
+}
+
+// vacuum gives free pages back to the file system, as far as the file can do that.
+func (s *Store) vacuum(ctx context.Context) error {
+	for last := -1; ; {
+		var free int
+		if err := s.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&free); err != nil {
+			return err
+		}
+		if free == 0 || free == last {
+			return nil
+		}
+		last = free
+		if _, err := s.write.ExecContext(ctx, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, vacuumBatch)); err != nil {
+			return err
+		}
+	}
 }
 
 // canonical returns the one way to write an address, and its key; IPv4 in IPv6

@@ -101,6 +101,7 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	if s.write, err = connect(s.path, 1, url.Values{
+		"_auto_vacuum":  {"INCREMENTAL"}, // of a new file; PurgeEvents does it
 		"_journal_mode": {"WAL"},
 		"_synchronous":  {"FULL"},
 		"_foreign_keys": {"on"},

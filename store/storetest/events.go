@@ -130,6 +130,71 @@ func eventLimit(t *testing.T, s Store) {
 	}
 }
 
+func purge(t *testing.T, s Store, before time.Time, most int, want int64) {
+	t.Helper()
+	removed, err := s.PurgeEvents(t.Context(), before, most)
+	must(t, err)
+	same(t, "the number of removed events", removed, want)
+}
+
+func purgeOldEvents(t *testing.T, s Store) {
+	purge(t, s, day, 10, 0) // an empty store
+	must(t, s.Append(t.Context(), []audit.Event{
+		{Detail: "0", Time: day},
+		{Detail: "1", Time: day.Add(-time.Hour)},
+		{Detail: "2", Time: day.Add(-time.Microsecond)},
+		{Detail: "3", Time: day.Add(time.Hour), Account: "alice", Source: "192.0.2.1"},
+		{Detail: "4"}, // of no time at all
+	}))
+	purge(t, s, time.Time{}, 10, 0)
+	purge(t, s, day, 10, 3)
+	same(t, "the events", details(events(t, s, audit.Filter{})), "03")
+	same(t, "alice's events", details(events(t, s, audit.Filter{Account: "alice"})), "3")
+	same(t, "a source's events", details(events(t, s, audit.Filter{Source: netip.MustParsePrefix("192.0.2.0/24")})), "3")
+	purge(t, s, day.Add(time.Nanosecond), 10, 0) // no store keeps nanoseconds
+	purge(t, s, day.AddDate(1, 0, 0), 10, 2)     // all of them
+	same(t, "the number of events", len(events(t, s, audit.Filter{})), 0)
+}
+
+func purgeManyEvents(t *testing.T, s Store) {
+	// More than any batch: whoever removes them step by step has to take all steps.
+	const many = 2100
+	for i := range 3 {
+		// The newest are those that came last, whatever their time.
+		at := day.Add(-time.Duration(i) * time.Minute)
+		must(t, s.Append(t.Context(), slices.Repeat([]audit.Event{{Time: at}}, many/3)))
+	}
+	first := events(t, s, audit.Filter{Limit: many})[0].ID
+	purge(t, s, day.AddDate(-1, 0, 0), many, 0)
+	purge(t, s, day.AddDate(-1, 0, 0), many-1, 1)
+	purge(t, s, day.AddDate(-1, 0, 0), 10, many-11)
+	got := events(t, s, audit.Filter{Limit: many})
+	same(t, "the number of events", len(got), 10)
+	same(t, "the oldest", got[0].ID, first+many-10)
+	must(t, s.Append(t.Context(), slices.Repeat([]audit.Event{{Time: day}}, many-10)))
+	purge(t, s, day, 1, many-1) // both at once
+}
+
+func purgeAllEvents(t *testing.T, s Store) {
+	must(t, s.Append(t.Context(), []audit.Event{{Time: day}}))
+	for _, most := range []int{0, -1} {
+		if removed, err := s.PurgeEvents(t.Context(), day, most); err == nil || removed != 0 {
+			t.Errorf("all but the newest %d: removed %d, %v; want an error", most, removed, err)
+		}
+	}
+	same(t, "the number of events", len(events(t, s, audit.Filter{})), 1)
+}
+
+func purgedIDs(t *testing.T, s Store) {
+	must(t, s.Append(t.Context(), []audit.Event{{Time: day}, {Time: day}}))
+	last := events(t, s, audit.Filter{})[1].ID
+	purge(t, s, day.Add(time.Hour), 1, 2)
+	must(t, s.Append(t.Context(), []audit.Event{{Time: day}}))
+	if id := events(t, s, audit.Filter{})[0].ID; id <= last {
+		t.Errorf("the ID %d after %d was there", id, last)
+	}
+}
+
 // details puts together the digits by which the events are told apart.
 func details(events []audit.Event) string {
 	s := ""

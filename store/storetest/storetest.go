@@ -24,6 +24,7 @@ type Store interface {
 	auth.Records
 	audit.Sink
 	Events(ctx context.Context, f audit.Filter) ([]audit.Event, error)
+	PurgeEvents(ctx context.Context, before time.Time, most int) (removed int64, err error)
 }
 
 // Run tests the stores that open returns: each call a new and empty one, whose
@@ -54,6 +55,10 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"a filter chooses events", eventFilters},
 		{"a source filter knows IPv4 from IPv6", eventSources},
 		{"of too many events the newest come", eventLimit},
+		{"PurgeEvents removes what is old", purgeOldEvents},
+		{"PurgeEvents keeps the newest", purgeManyEvents},
+		{"PurgeEvents leaves something", purgeAllEvents},
+		{"an ID isn't given twice, also after a purge", purgedIDs},
 		{"a cancelled context is an error, and nothing is written", cancelled},
 		{"what a caller holds is a copy", copies},
 		{"all methods may run at once", concurrent},
@@ -159,6 +164,7 @@ func cancelled(t *testing.T, s Store) {
 		"SetMark":       func() error { return s.SetMark(ctx, "key", "2") },
 		"Append":        func() error { return s.Append(ctx, []audit.Event{{Time: day, Kind: "login"}}) },
 		"Events":        func() error { _, err := s.Events(ctx, audit.Filter{}); return err },
+		"PurgeEvents":   func() error { _, err := s.PurgeEvents(ctx, day.Add(time.Hour), 1); return err },
 	} {
 		if err := call(); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: got %v, want context.Canceled", method, err)
@@ -228,6 +234,7 @@ func concurrent(t *testing.T, s Store) {
 				"Mark":        func() error { _, err := s.Mark(ctx, "key"); return err },
 				"Append":      func() error { return s.Append(ctx, []audit.Event{{Time: day, Account: name}}) },
 				"Events":      func() error { _, err := s.Events(ctx, audit.Filter{}); return err },
+				"PurgeEvents": func() error { _, err := s.PurgeEvents(ctx, day, 16); return err },
 			} {
 				if err := call(); err != nil {
 					t.Errorf("%s: %v", method, err)
