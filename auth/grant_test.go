@@ -198,7 +198,7 @@ func TestGrantsOff(t *testing.T) {
 		w.accepted(w.visit(with(password+code)), FactorGrant) // the same login
 		w.refused(w.visit(with(password)), NoCode)
 		w.refused(w.visit(with(password+code).from(neighbour)), ReplayedCode)
-		w.refused(w.visit(with(password+"000000")), WrongCode)
+		w.refused(w.visit(with(password+w.neverRight())), WrongCode)
 		time.Sleep(time.Minute)
 		w.refused(w.visit(with(password+code)), ReplayedCode)
 		time.Sleep(time.Minute)

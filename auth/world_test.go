@@ -1,6 +1,8 @@
 package auth
 
 import (
+	"encoding/base32"
+	"fmt"
 	"net/netip"
 	"sync"
 	"testing"
@@ -51,6 +53,24 @@ func inWorld(t *testing.T, do func(t *testing.T, w *world)) {
 // restart forgets all that isn't in the store.
 func (w *world) restart() {
 	w.Authenticator = &Authenticator{Records: w.Records, Keys: w.Keys, Grant: w.Grant, CodeSeparator: w.CodeSeparator}
+}
+
+// neverRight returns digits that weren't the account's code within two days, nor will be soon.
+func (w *world) neverRight() string {
+	w.t.Helper()
+	secret, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(w.shared)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	now := time.Now()
+	for n := range 1000 {
+		code := fmt.Sprintf("%06d", n)
+		if !rightAt(code, secret, stepOf(now.Add(-72*time.Hour)), stepOf(now)+5) {
+			return code
+		}
+	}
+	w.t.Fatal("every code was right")
+	return ""
 }
 
 func (w *world) code() string {

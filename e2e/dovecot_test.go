@@ -94,7 +94,7 @@ type dovecot struct {
 	plain   string // address with STARTTLS
 	tls     string // address with implicit TLS
 	proxied string // address that wants a PROXY header
-	owner *user.User
+	owner   *user.User
 
 	proc *process
 }

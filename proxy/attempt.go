@@ -232,7 +232,7 @@ func (a *attempt) note() {
 		upstream.pace.noteYes(a.took)
 	case a.verdict.Reason == auth.WrongPassword && a.took > 0 && upstream.pace.noteNo(a.took, s.server.RefusalDelay):
 		s.server.Log.Warn("the upstream takes longer over a wrong password than mfa.refusal_delay: "+
-			"turn its own delays off (Dovecot: auth_failure_delay, auth-penalty), or raise the setting",
+			"turn its own delays off (Dovecot: auth_failure_delay, auth-penalty; pam_unix: nodelay), or raise the setting",
 			zap.String("upstream", upstream.Name), zap.Duration("took", a.took))
 	}
 }

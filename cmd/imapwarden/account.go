@@ -39,7 +39,7 @@ func accountCommand(o *options) *cobra.Command {
 		accountChangeCommand(o, "reset", "reset", "Take an account's second factor away, to enrol it anew",
 			"its authenticator and its grants are gone, and it can be enrolled anew", accounts.Reset),
 		accountChangeCommand(o, "remove", "removed", "Forget an account and all that belongs to it",
-			"imapwarden has forgotten it; the mailbox itself is untouched", accounts.Remove),
+			"imapwarden has forgotten it, and the mailbox itself is untouched", accounts.Remove),
 	)
 	return cmd
 }
@@ -48,7 +48,7 @@ func accountListCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the accounts that imapwarden knows",
-		Args:  cobra.NoArgs,
+		Args:  takes(),
 		RunE: o.withRecords(func(ctx context.Context, r *records, _ []string) error {
 			const page = 500
 			table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
@@ -83,7 +83,7 @@ func accountShowCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show NAME",
 		Short: "Show one account",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes("NAME"),
 		RunE: o.withRecords(func(ctx context.Context, r *records, args []string) error {
 			a, err := r.accounts.Show(ctx, args[0])
 			if err != nil {
@@ -115,15 +115,15 @@ func factor(a auth.Summary) (state, since string) {
 	return "none", "-"
 }
 
-// clock prints a time for people, in their own zone.
-func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+// clock prints a time for people, in their own zone, and says which that is.
+func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 -0700") }
 
 func accountEnrollCommand(o *options) *cobra.Command {
 	confirmed := false
 	cmd := &cobra.Command{
 		Use:   "enroll NAME",
 		Short: "Give an account a second factor: a secret for an authenticator app",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes("NAME"),
 		RunE: o.withRecords(func(ctx context.Context, r *records, args []string) error {
 			e, err := r.accounts.Enroll(ctx, args[0], confirmed)
 			if err != nil {
@@ -168,7 +168,7 @@ func accountConfirmCommand(o *options) *cobra.Command {
 		Use:   "confirm NAME CODE",
 		Short: "Complete an enrolment with a first code",
 		Long:  "Complete an enrolment with a first code. Where CODE is -, it is read from standard input.",
-		Args:  cobra.ExactArgs(2),
+		Args:  takes("NAME", "CODE"),
 		RunE: o.withRecords(func(ctx context.Context, r *records, args []string) error {
 			name, code := args[0], args[1]
 			if code == "-" {
@@ -191,14 +191,22 @@ func accountChangeCommand(o *options, verb, done, short, then string, change fun
 	return &cobra.Command{
 		Use:   verb + " NAME",
 		Short: short,
-		Args:  cobra.ExactArgs(1),
+		Args:  takes("NAME"),
 		RunE: o.withRecords(func(ctx context.Context, r *records, args []string) error {
 			if err := change(r.accounts, ctx, args[0]); err != nil {
 				return err
 			}
-			return o.printChange(r, args[0], done, then)
+			return o.printChange(r, args[0], done, then+"; until it is enrolled again, "+bare(r.mode)+"; sessions that are open go on")
 		}),
 	}
+}
+
+// bare says what holds for an account without a second factor.
+func bare(mode auth.Mode) string {
+	if mode == auth.Required {
+		return "nobody can sign in to it"
+	}
+	return fmt.Sprintf("the password alone lets in (mfa.mode = %q)", mode)
 }
 
 // printChange says what was done to an account, and what follows from it.

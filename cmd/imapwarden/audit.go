@@ -20,7 +20,7 @@ func auditCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "List who signed in or was refused, who changed what, and why",
-		Args:  cobra.NoArgs,
+		Args:  takes(),
 		RunE: o.withRecords(func(ctx context.Context, r *records, _ []string) error {
 			filter := audit.Filter{Limit: limit}
 			if err := r.choose(&filter, account, source, since); err != nil {
@@ -54,9 +54,9 @@ func (r *records) choose(f *audit.Filter, account, source, since string) (err er
 		}
 	}
 	if since != "" {
-		var d configs.Duration
-		if err := d.UnmarshalText([]byte(since)); err != nil {
-			return fmt.Errorf("--since: %w", err)
+		d, err := configs.ParseDuration(since)
+		if err != nil {
+			return fmt.Errorf("--since %q: write how long ago, like \"90s\", \"12h\" or \"1d12h\"", since)
 		}
 		f.Since = time.Now().Add(-d.D())
 	}
@@ -79,14 +79,18 @@ func (o *options) printEvents(ctx context.Context, r *records, f audit.Filter, f
 	if !o.json {
 		fmt.Fprintf(o.stdout, row, "TIME", "KIND", "OUTCOME", "ACCOUNT", "SOURCE", "WHY")
 	}
-	for {
+	waiting := false
+	for begun := false; ; begun = true {
 		events, err := r.events.Events(ctx, f)
-		if err != nil {
-			if follow && ctx.Err() != nil {
-				return nil
-			}
+		switch {
+		case follow && ctx.Err() != nil:
+			return nil
+		case err != nil && !(follow && begun):
 			return err
+		case err != nil && !waiting: // a server that is started anew, most likely
+			fmt.Fprintf(o.stderr, "imapwarden: waiting for the server: %v\n", err)
 		}
+		waiting = err != nil
 		for _, e := range events {
 			if err := o.printEvent(e); err != nil {
 				return err
@@ -107,14 +111,21 @@ func (o *options) printEvents(ctx context.Context, r *records, f audit.Filter, f
 }
 
 // row has fixed widths, so that lines which come later stand under the first ones.
-const row = "%-19s  %-15s  %-8s  %-30s  %-15s  %s\n"
+const row = "%-25s  %-15s  %-8s  %-30s  %-15s  %s\n"
 
 func (o *options) printEvent(e audit.Event) error {
 	if o.json {
 		return o.print(e)
 	}
+	factor := e.Factor
+	if factor == "none" {
+		factor = ""
+		if e.Outcome == audit.Accepted {
+			factor = "password alone"
+		}
+	}
 	var why []string
-	for _, s := range []string{e.Factor, e.Reason, e.Rule, e.Detail, e.Program} {
+	for _, s := range []string{factor, e.Reason, e.Rule, e.Detail, e.Program} {
 		if s != "" {
 			why = append(why, s)
 		}

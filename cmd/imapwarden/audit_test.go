@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,6 +50,86 @@ func TestAuditFollow(t *testing.T) {
 	})
 }
 
+// A server that is started anew ends nothing: what it did in the meantime comes, each
+// event once, and the wait is said once.
+func TestAuditFollowsThroughARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := memory.New()
+		add := func() {
+			if err := held.Append(t.Context(), []audit.Event{{Kind: "login", Account: "alice"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		away := &sometimesAway{Store: held}
+		var out, errs bytes.Buffer
+		o := &options{json: true, stdout: &out, stderr: &errs}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		add()
+		go func() {
+			ended <- o.printEvents(ctx, &records{events: away}, audit.Filter{Limit: 10}, true)
+		}()
+		synctest.Wait()
+		away.away.Store(true)
+		time.Sleep(time.Minute)
+		add()
+		away.away.Store(false)
+		time.Sleep(time.Minute)
+		away.away.Store(true)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := strings.Count(out.String(), "alice"); got != 2 {
+			t.Errorf("%d events, want both once", got)
+		}
+		if got := strings.Count(errs.String(), "waiting for the server: away"); got != 2 {
+			t.Errorf("said %d times that it waits, want once for each of two times:\n%s", got, errs.String())
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("interrupted, it ended with %v", err)
+		}
+
+		// Where it can't begin, it says so.
+		if err := o.printEvents(t.Context(), &records{events: away}, audit.Filter{Limit: 10}, true); err == nil {
+			t.Error("without a server it waits for one")
+		}
+	})
+}
+
+type sometimesAway struct {
+	*memory.Store
+	away atomic.Bool
+}
+
+func (s *sometimesAway) Events(ctx context.Context, f audit.Filter) ([]audit.Event, error) {
+	if s.away.Load() {
+		return nil, errors.New("away")
+	}
+	return s.Store.Events(ctx, f)
+}
+
+// "none" is no reason, and where it is all that was asked for, it is worth a word.
+func TestAuditFactor(t *testing.T) {
+	for _, row := range []struct {
+		event audit.Event
+		want  string
+	}{
+		{audit.Event{Outcome: audit.Accepted, Factor: "none"}, "password alone"},
+		{audit.Event{Outcome: audit.Accepted, Factor: "code"}, "code"},
+		{audit.Event{Outcome: audit.Refused, Factor: "none", Reason: "no-code"}, "no-code"},
+		{audit.Event{Outcome: audit.Refused, Factor: "code", Reason: "wrong-password"}, "code, wrong-password"},
+		{audit.Event{Outcome: audit.Failed, Factor: "none", Detail: "no upstream"}, "no upstream"},
+	} {
+		var out bytes.Buffer
+		if err := (&options{stdout: &out}).printEvent(row.event); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.TrimSpace(out.String()); !strings.HasSuffix(got, "  "+row.want) {
+			t.Errorf("%+v: %q, want %q at the end", row.event, got, row.want)
+		}
+	}
+}
+
 // A client says of itself what it likes, and must not move the reader's cursor.
 func TestAuditLineIsHarmless(t *testing.T) {
 	var out bytes.Buffer
@@ -60,7 +142,7 @@ func TestAuditLineIsHarmless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "2026-11-01 12:00:00  login            refused   alice@example.org               203.0.113.7      wrong-password, Mail?[2J?forged?line\n"
+	want := "2026-11-01 12:00:00 " + time.Date(2026, 11, 1, 12, 0, 0, 0, time.Local).Format("-0700") + "  login            refused   alice@example.org               203.0.113.7      wrong-password, Mail?[2J?forged?line\n"
 	if out.String() != want {
 		t.Errorf("got  %q\nwant %q", out.String(), want)
 	}

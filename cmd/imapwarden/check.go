@@ -13,7 +13,10 @@ func checkCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Say everything that is wrong or unwise in the configuration",
-		Args:  cobra.NoArgs,
+		Long: `Say everything that is wrong or unwise in the configuration: the file itself, and the
+files and folders that it names, as the user who runs this may read them. It connects
+to nothing: neither to the upstream nor to a running server.`,
+		Args: takes(),
 		RunE: func(*cobra.Command, []string) error {
 			config, problems := configs.Load(o.config)
 			warnings := 0
@@ -52,10 +55,11 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// load returns the configuration for the other commands. Its errors go to
-// standard error; what is only unwise is for check, and for serve's log.
-func (o *options) load() (*configs.Config, []configs.Problem, error) {
-	config, problems := configs.Load(o.config)
+// load returns the configuration for the other commands: all of it, or as much as the
+// keys named need. Its errors go to standard error; what is only unwise is for check, and
+// for serve's log.
+func (o *options) load(keys ...string) (*configs.Config, []configs.Problem, error) {
+	config, problems := configs.Load(o.config, keys...)
 	if config != nil {
 		return config, problems, nil
 	}

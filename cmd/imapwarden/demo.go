@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/template"
 	"time"
 
@@ -45,7 +47,7 @@ func demoCommand(o *options) *cobra.Command {
 		Long: `Run all of it on this machine, with nothing to set up: a mailbox server with a few
 messages, imapwarden in front of it, one enrolled account. It listens on loopback
 only, keeps everything in a temporary folder, and removes that at the end.`,
-		Args: cobra.NoArgs,
+		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			folder, err := os.MkdirTemp("", "imapwarden-demo-")
 			if err != nil {
@@ -58,7 +60,14 @@ only, keeps everything in a temporary folder, and removes that at the end.`,
 				return err
 			}
 			defer mailbox.Close()
-			return o.perform(cmd.Context(), s, mailbox)
+			ctx := cmd.Context()
+			if !signal.Ignored(syscall.SIGHUP) { // as it is under nohup
+				// Who closes the terminal has seen enough.
+				var stop context.CancelFunc
+				ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+				defer stop()
+			}
+			return o.perform(ctx, s, mailbox)
 		},
 	}
 }
@@ -82,19 +91,16 @@ func (o *options) perform(ctx context.Context, s *scene, mailbox *demo.Mailbox) 
 		return err
 	}
 	s.Secret, s.URI = enrolment.Secret, enrolment.URI
-	if _, err := s.writeCode(time.Now()); err != nil {
-		return err
-	}
-	if err := o.show(s); err != nil {
-		return err
-	}
-	codes, stop := context.WithCancel(ctx)
-	shown := make(chan struct{})
-	go func() { defer close(shown); o.showCodes(codes, s) }()
-	err = w.serve(ctx)
-	stop()
-	<-shown
-	return err
+	// The log of the beginning comes first, so that the end of the text stays in sight.
+	return w.serve(ctx, func(ctx context.Context) error {
+		if _, err := s.writeCode(time.Now()); err != nil {
+			return err
+		}
+		if err := o.show(s); err != nil {
+			return err
+		}
+		return o.showCodes(ctx, s)
+	})
 }
 
 // write makes the certificate and the configuration file.
@@ -189,27 +195,29 @@ func (o *options) show(s *scene) error {
 var demoText = template.Must(template.New("").Funcs(template.FuncMap{"grouped": grouped, "port": func(address string) string {
 	_, port, _ := net.SplitHostPort(address)
 	return port
-}}).Parse(`
-Scan it with an authenticator app, or type its secret: {{grouped .Secret}}
+}, "program": program}).Parse(`
+Scan it with an authenticator app, or type its secret:
+  {{grouped .Secret}}
 
   account    {{.Account}}
-  password   {{.Password}}   and behind it, without a space, the six digits that the app shows
+  password   {{.Password}} with the app's six digits right behind it
   IMAP/TLS   {{.IMAPS}}
   STARTTLS   {{.IMAP}}
   CA         {{.CAFile}}
 
-To try it from another terminal (the file code always holds the code of the moment):
+To try it from another terminal (the file code has the code of the moment):
 
-  curl --cacert {{.CAFile}} --user "{{.Account}}:{{.Password}}$(cat {{.Folder}}/code)" imaps://localhost:{{port .IMAPS}}/
-  curl --cacert {{.CAFile}} --user "{{.Account}}:{{.Password}}$(cat {{.Folder}}/code)" "imaps://localhost:{{port .IMAPS}}/INBOX;MAILINDEX=1"
-  printf 'a LOGIN {{.Account}} {{.Password}}%s\r\nb LIST "" "*"\r\nc LOGOUT\r\n' "$(cat {{.Folder}}/code)" | openssl s_client -quiet -CAfile {{.CAFile}} -connect localhost:{{port .IMAPS}}
-  printf 'a LOGIN {{.Account}} {{.Password}}%s\r\nb LIST "" "*"\r\nc LOGOUT\r\n' "$(cat {{.Folder}}/code)" | openssl s_client -quiet -starttls imap -CAfile {{.CAFile}} -connect localhost:{{port .IMAP}}
+  cd {{.Folder}}
+  curl --cacert cert.pem -u "{{.Account}}:{{.Password}}$(cat code)" imaps://localhost:{{port .IMAPS}}/
+  curl --cacert cert.pem -u {{.Account}}:{{.Password}} "imaps://localhost:{{port .IMAPS}}/INBOX;UID=1"
+  openssl s_client -quiet -starttls imap -CAfile cert.pem -port {{port .IMAP}}
+    a LOGIN {{.Account}} {{.Password}}
+    b LIST "" "*"
 
-After that the password alone works from here for a while (mfa.grant), as a mail program
-needs it. From elsewhere it doesn't, and neither does a code that was used.
+After the first one the password alone works from here for a while (mfa.grant),
+as mail programs need it. From elsewhere it doesn't. What was decided, and why:
 
-  go run ./cmd/imapwarden account list --config {{.Config}}
-  go run ./cmd/imapwarden audit --config {{.Config}}
+  {{program}} audit --config {{.Config}}
 
 `))
 
@@ -230,22 +238,21 @@ func (s *scene) writeCode(now time.Time) (string, error) {
 }
 
 // showCodes tells each code when its time comes, until ctx ends.
-func (o *options) showCodes(ctx context.Context, s *scene) {
+func (o *options) showCodes(ctx context.Context, s *scene) error {
 	const step = 30 * time.Second // RFC 6238, as auth enrols
-	for {
+	for ready := "Ready. "; ; ready = "" {
 		now := time.Now()
 		code, err := s.writeCode(now)
 		if err != nil {
-			fmt.Fprintln(o.stderr, err)
-			return
+			return err
 		}
 		next := now.Truncate(step).Add(step)
 		if !o.json {
-			fmt.Fprintf(o.stdout, "code %s until %s\n", code, next.Format("15:04:05"))
+			fmt.Fprintf(o.stdout, "%sType as the password until %s: %s%s\n", ready, next.Format("15:04:05"), s.Password, code)
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-time.After(time.Until(next)):
 		}
 	}

@@ -52,9 +52,23 @@ func (o *options) print(v any) error {
 // command is one to run next, under the same configuration.
 func (o *options) command(args string) string {
 	if o.config == usualConfig() {
-		return "imapwarden " + args
+		return program() + " " + args
 	}
-	return "imapwarden " + args + " --config " + o.config
+	return program() + " " + args + " --config " + o.config
+}
+
+// program is what to type to call this program again.
+func program() string {
+	path, _ := os.Executable() // without it, what was typed is good enough
+	return called(path, os.Args[0])
+}
+
+// called looks for 'go run', which builds in a place that is gone or another the next time.
+func called(path, typed string) string {
+	if strings.Contains(path, "/go-build") {
+		return "go run ./cmd/imapwarden"
+	}
+	return typed
 }
 
 func usualConfig() string { return cmp.Or(os.Getenv("IMAPWARDEN_CONFIG"), defaultConfig) }
@@ -130,7 +144,17 @@ To see it at work on this machine, with nothing to set up:  imapwarden demo`,
 
 // group is a command that only has others: used alone, it says which, and fails.
 func group(cmd *cobra.Command) *cobra.Command {
-	cmd.Args = cobra.NoArgs
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		guess := ""
+		cmd.SuggestionsMinimumDistance = 2 // letters between what was typed and what was meant
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			guess = "; did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), guess)
+	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cmd.SetOut(cmd.ErrOrStderr())
 		if err := cmd.Help(); err != nil {
@@ -139,6 +163,23 @@ func group(cmd *cobra.Command) *cobra.Command {
 		return misuse{errShown}
 	}
 	return cmd
+}
+
+// takes says which arguments a command wants, each exactly once.
+func takes(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return fmt.Errorf("%s is missing", names[len(args)])
+		case len(args) == len(names):
+			return nil
+		}
+		hint := ""
+		if len(names) == 0 && cmd.Name() == "check" {
+			hint = "; a configuration file is named with --config"
+		}
+		return fmt.Errorf("%q is too much%s", args[len(names)], hint)
+	}
 }
 
 // printable makes text from outside fit for a terminal: what a client says of itself

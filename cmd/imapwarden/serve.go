@@ -12,13 +12,15 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
+
+	"imapwarden/configs"
 )
 
 func serveCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Serve IMAP clients until SIGTERM; SIGHUP reads the certificates again",
-		Args:  cobra.NoArgs,
+		Args:  takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, problems, err := o.load()
 			if err != nil {
@@ -27,20 +29,36 @@ func serveCommand(o *options) *cobra.Command {
 			log := newLogger(o.stderr, config.Log)
 			defer log.Sync()
 			for _, p := range problems {
-				log.Warn("configuration", zap.String("problem", p.String()))
+				log.Warn("configuration", zap.String("file", p.File), zap.Int("line", p.Line), zap.String("key", p.Key), zap.String("message", p.Message))
 			}
 			w, err := newWarden(cmd.Context(), config, log)
 			if err != nil {
-				return err
+				log.Error("not started", zap.Error(err))
+				return errShown
 			}
-			return w.serve(cmd.Context())
+			w.log.Info("starting", zap.String("version", readBuild().Version), zap.String("mode", config.MFA.Mode), zap.Strings("upstreams", upstreamNames(config)))
+			if err := w.serve(cmd.Context(), w.reloadOnHangup); err != nil {
+				log.Error("stopped", zap.Error(err))
+				return errShown
+			}
+			log.Info("stopped")
+			return nil
 		},
 	}
 }
 
-// serve runs every part until ctx ends, then ends them in the order in which nothing is
-// lost: clients first, then what their sessions still write to, the store last.
-func (w *warden) serve(ctx context.Context) error {
+// upstreamNames says for each upstream what to call it, and where it is.
+func upstreamNames(config *configs.Config) (names []string) {
+	for _, u := range config.Upstreams {
+		names = append(names, fmt.Sprintf("%s: %s, tls %s", u.Name, u.Address, u.TLS))
+	}
+	return names
+}
+
+// serve runs every part, and what else it is given, until ctx ends. It ends them in the
+// order in which nothing is lost: clients first, then what their sessions still write to,
+// the store last.
+func (w *warden) serve(ctx context.Context, also ...func(context.Context) error) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var parts sync.WaitGroup
 	failed := make(chan error, len(w.listeners)+2)
@@ -53,8 +71,8 @@ func (w *warden) serve(ctx context.Context) error {
 	}
 
 	run("the second factor's upkeep", func() error { return w.auth.Run(background) })
+	run("the audit's retention", func() error { w.purgeEvents(background); return nil })
 	run("certificates", func() error { w.certificates.Watch(background, 10*time.Second); return nil })
-	run("reload", func() error { w.reloadOnHangup(background); return nil })
 	if w.adminSocket != nil {
 		run("admin socket", func() error { return w.admin.Serve(background, w.adminSocket) })
 	}
@@ -65,6 +83,9 @@ func (w *warden) serve(ctx context.Context) error {
 		w.log.Info("listening", zap.Stringer("address", l.Addr()), zap.Bool("starttls", l.StartTLS))
 		run("listener "+l.Addr().String(), func() error { return ignoreClosed(w.proxy.Serve(l)) })
 	}
+	for _, do := range also {
+		run("besides", func() error { return do(background) })
+	}
 
 	var err error
 	select {
@@ -74,6 +95,7 @@ func (w *warden) serve(ctx context.Context) error {
 	case err = <-failed:
 		w.log.Error("a part failed, shutting down", zap.Error(err))
 	}
+	w.draining.Store(true)
 	drain, cancel := context.WithTimeout(context.Background(), w.config.Timeouts.Drain.D())
 	defer cancel()
 	w.proxy.Shutdown(drain)
@@ -82,26 +104,46 @@ func (w *warden) serve(ctx context.Context) error {
 	return errors.Join(err, w.close())
 }
 
+// purgeEvents keeps the audit within its bounds: now, and then every hour.
+func (w *warden) purgeEvents(ctx context.Context) {
+	hourly := time.NewTicker(time.Hour)
+	defer hourly.Stop()
+	for {
+		removed, err := w.store.PurgeEvents(ctx, time.Now().Add(-w.config.Audit.Keep.D()), w.config.Audit.Most)
+		if removed > 0 {
+			w.log.Info("old audit events removed", zap.Int64("removed", removed))
+		}
+		if err != nil && ctx.Err() == nil {
+			w.log.Error("old audit events not removed, trying again in an hour", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-hourly.C:
+		}
+	}
+}
+
 // reloadOnHangup reads the certificate files again on SIGHUP. What is wrong with them is
 // said in the log; the old ones stay.
-func (w *warden) reloadOnHangup(ctx context.Context) {
+func (w *warden) reloadOnHangup(ctx context.Context) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-hangup:
 			w.reload()
 		}
 	}
 }
 
+// reload says what it does; that there were new ones, certs says.
 func (w *warden) reload() {
+	w.log.Info("reading the certificates again; other settings wait for a restart")
 	if err := w.certificates.Reload(); err != nil {
 		w.log.Error("certificates not reloaded, the old ones stay", zap.Error(err))
-		return
 	}
-	w.log.Info("certificates reloaded")
 }

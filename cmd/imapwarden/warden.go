@@ -12,6 +12,9 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -44,6 +47,8 @@ type warden struct {
 	listeners       []proxy.Listener
 	adminSocket     net.Listener // nil: off
 	metricsListener net.Listener // nil: off
+
+	draining atomic.Bool // no new sessions
 }
 
 // newWarden builds all of it, or says what stands in the way and leaves nothing open.
@@ -61,6 +66,9 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 	if err != nil {
 		return nil, err
 	}
+	if err := writable(ctx, w.store); err != nil {
+		return nil, err
+	}
 	w.recorder = audit.NewRecorder(w.store, log)
 	w.auth = authenticator(config.MFA, w.store, keys, log)
 	if w.certificates, err = certificates(config.TLS, log); err != nil {
@@ -73,7 +81,7 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 	w.proxy = &proxy.Server{
 		Hostname:     config.Hostname,
 		TLS:          certs.ServerConfig(w.certificates, tlsVersions[config.TLS.MinVersion]),
-		Names:        auth.Names{DefaultDomain: config.DefaultDomain},
+		Names:        names(config),
 		Auth:         w.auth,
 		Mode:         auth.Mode(config.MFA.Mode),
 		Policy:       &policy.Gate{Limits: limits(config.Limits)},
@@ -99,7 +107,7 @@ func (w *warden) listen() error {
 	for _, l := range w.config.Listeners {
 		listener, err := net.Listen("tcp", l.Address)
 		if err != nil {
-			return fmt.Errorf("listener %s: %w", l.Address, err)
+			return listenError("listener "+l.Address, err)
 		}
 		w.listeners = append(w.listeners, proxy.Listener{Listener: listener, StartTLS: l.TLS == "starttls", TrustedProxies: l.TrustedProxies})
 	}
@@ -111,10 +119,31 @@ func (w *warden) listen() error {
 	}
 	if address := w.config.Metrics.Address; address != "" {
 		if w.metricsListener, err = net.Listen("tcp", address); err != nil {
-			return fmt.Errorf("metrics %s: %w", address, err)
+			return listenError("metrics "+address, err)
 		}
 	}
 	return nil
+}
+
+// listenError says what can be done, and the address once.
+func listenError(what string, err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err
+	}
+	number, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	advice := ""
+	switch number {
+	case syscall.EADDRINUSE:
+		advice = ": another program listens there; ss -ltnp names it"
+	case syscall.EACCES:
+		advice = ": ports below 1024 need CAP_NET_BIND_SERVICE, as imapwarden.service gives it"
+	case syscall.EADDRNOTAVAIL:
+		advice = ": this machine doesn't have that address, or not yet; 0.0.0.0 stands for all that it has"
+	}
+	return fmt.Errorf("%s: %w%s", what, number, advice)
 }
 
 // close ends what newWarden began, as far as it came.
@@ -139,13 +168,40 @@ func (w *warden) close() error {
 	return err
 }
 
-func (w *warden) serveMetrics(ctx context.Context) error {
-	ready := func() error {
-		_, err := w.store.Mark(ctx, "key-id")
-		return err
+// writable writes something into the store. A disk that is full or mounted anew
+// read-only still answers questions, and yet nobody can sign in with a code.
+func writable(ctx context.Context, records auth.Marks) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := records.SetMark(ctx, "writable", time.Now().UTC().Format(time.RFC3339)); err != nil {
+		return fmt.Errorf("trying to write to the store: %w", err)
 	}
+	return nil
+}
+
+// readiness is /readyz: whether new sessions are taken, and can be served. Whoever asks
+// more often than once a second gets the last answer again: each new one is a write.
+func (w *warden) readiness(ctx context.Context) func() error {
+	var mu sync.Mutex
+	var at time.Time
+	var last error
+	return func() error {
+		if w.draining.Load() {
+			return errors.New("shutting down")
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(at) >= time.Second {
+			last = writable(ctx, w.store)
+			at = time.Now()
+		}
+		return last
+	}
+}
+
+func (w *warden) serveMetrics(ctx context.Context) error {
 	server := &http.Server{
-		Handler:           w.metrics.Handler(ready),
+		Handler:           w.metrics.Handler(w.readiness(ctx)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      10 * time.Second,
@@ -182,12 +238,16 @@ func grants(c configs.Grant) auth.GrantSettings {
 	}
 }
 
+func names(config *configs.Config) auth.Names {
+	return auth.Names{DefaultDomain: config.DefaultDomain, Unicode: config.AccountNames == "unicode"}
+}
+
 // directory is the administration of accounts, for the server and for commands alike.
 func directory(config *configs.Config, records auth.Records, keys *auth.Keys) *auth.Directory {
 	return &auth.Directory{
 		Records: records,
 		Keys:    keys,
-		Names:   auth.Names{DefaultDomain: config.DefaultDomain},
+		Names:   names(config),
 		Issuer:  config.Hostname,
 		Grant:   grants(config.MFA.Grant),
 	}
@@ -289,6 +349,7 @@ func newLogger(w io.Writer, c configs.Log) *zap.Logger {
 	}
 	settings := zap.NewProductionEncoderConfig()
 	settings.EncodeTime = zapcore.ISO8601TimeEncoder
+	settings.EncodeDuration = zapcore.StringDurationEncoder
 	encoder := zapcore.NewJSONEncoder(settings)
 	if c.Format == "console" {
 		settings.EncodeLevel = zapcore.CapitalLevelEncoder
