@@ -1,0 +1,168 @@
+package proxy
+
+import (
+	"encoding/base64"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"imapwarden/audit"
+	"imapwarden/auth"
+	"imapwarden/policy"
+)
+
+// The codes of RFC 5530, and when: one function chooses.
+func TestReplyTo(t *testing.T) {
+	tests := []struct {
+		outcome audit.Outcome
+		reason  string
+		code    string
+	}{
+		{audit.Refused, string(auth.WrongPassword), "AUTHENTICATIONFAILED"},
+		{audit.Refused, string(auth.WrongCode), "AUTHENTICATIONFAILED"},
+		{audit.Refused, string(auth.ReplayedCode), "AUTHENTICATIONFAILED"},
+		{audit.Refused, string(auth.NoCode), "AUTHENTICATIONFAILED"},
+		{audit.Refused, string(auth.NotEnrolled), "AUTHENTICATIONFAILED"},
+		{audit.Refused, string(auth.Expired), "AUTHENTICATIONFAILED"},
+		{audit.Refused, reasonMalformed, "AUTHENTICATIONFAILED"},
+		{audit.Refused, reasonName, "AUTHENTICATIONFAILED"},
+		{audit.Refused, "something new", "AUTHENTICATIONFAILED"},
+		{"", "", "AUTHENTICATIONFAILED"},
+		{audit.Refused, reasonForeign, "AUTHORIZATIONFAILED"},
+		{audit.Refused, policy.AddressLimit, "UNAVAILABLE"},
+		{audit.Refused, policy.AccountLimit, "UNAVAILABLE"},
+		{audit.Refused, policy.ConnectionsAccount, "LIMIT"},
+		{audit.Refused, policy.ConnectionsAccountSource, "LIMIT"},
+		{audit.Failed, reasonUnavailable, "UNAVAILABLE"},
+		{audit.Failed, reasonStore, "UNAVAILABLE"},
+		{audit.Failed, string(auth.WrongPassword), "UNAVAILABLE"},
+	}
+	all := map[string]string{}
+	for _, test := range tests {
+		got := replyTo(test.outcome, test.reason)
+		if string(got.code) != test.code {
+			t.Errorf("%s %s: %s, want %s", test.outcome, test.reason, got.code, test.code)
+		}
+		if text, known := all[test.code]; known && test.code == "AUTHENTICATIONFAILED" && text != got.text {
+			t.Errorf("%s says %q and %q", test.code, text, got.text)
+		}
+		all[test.code] = got.text
+	}
+}
+
+func TestTooManySessions(t *testing.T) {
+	in(t, func(r *rig) {
+		r.Policy.Limits.PerAccountAndAddress = 2
+		pair := "secret" + r.code(r.enroll("alice"))
+		var open []*peer
+		for range 2 {
+			p := r.connectTLS(home)
+			if got := p.login("alice", pair); !strings.HasPrefix(got, "l OK") {
+				t.Fatal(got)
+			}
+			open = append(open, p)
+		}
+		p := r.connectTLS(home)
+		if got := p.login("alice", pair); !strings.HasPrefix(got, "l NO [LIMIT]") {
+			t.Errorf("the third: %s", got)
+		}
+		open[0].hangUp()
+		if got := p.login("alice", pair); !strings.HasPrefix(got, "l OK") {
+			t.Errorf("after one has ended: %s", got)
+		}
+		open[1].hangUp()
+		p.hangUp()
+	})
+}
+
+// A good login is never delayed.
+func TestGoodLoginIsNotDelayed(t *testing.T) {
+	in(t, func(r *rig) {
+		pair := "secret" + r.code(r.enroll("alice"))
+		p := r.connectTLS(home)
+		p.login("alice", "wrong")
+		began := time.Now()
+		if got := p.login("alice", pair); !strings.HasPrefix(got, "l OK") {
+			t.Fatal(got)
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it took %v", took)
+		}
+		p.hangUp()
+	})
+}
+
+// Passwords of all kinds arrive at the upstream as they are, by each way to send them.
+func TestPasswordsArriveWhole(t *testing.T) {
+	name := strings.Repeat("n", 249)
+	for _, password := range []string{
+		`se"cr\et`, `"`, `\\`, "with a space", "päss wörd €", "{5}", "{5+}", "%*()", "trailing ", " leading",
+		strings.Repeat("p", 249), "123456", "pass123456",
+	} {
+		for _, way := range []string{"literal", "quoted", "PLAIN"} {
+			in(t, func(r *rig) {
+				r.upstream.password = password
+				secret := password + r.code(r.enroll(name))
+				p := r.connectTLS(home)
+				switch way {
+				case "literal":
+					p.send("l LOGIN %s {%d+}\r\n%s\r\n", name, len(secret), secret)
+				case "quoted":
+					p.send("l LOGIN \"%s\" \"%s\"\r\n", name, strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(secret))
+				case "PLAIN":
+					p.send("l AUTHENTICATE PLAIN %s\r\n", base64.StdEncoding.EncodeToString([]byte("\x00"+name+"\x00"+secret)))
+				}
+				p.want("l OK .*")
+				p.hangUp()
+			})
+		}
+	}
+}
+
+// A flood behind the login while the upstream thinks is bounded by not reading.
+func TestFloodWhileTheUpstreamThinks(t *testing.T) {
+	in(t, func(r *rig) {
+		r.upstream.script = hang
+		r.enroll("alice")
+		p := r.connectTLS(home)
+		taken := make(chan int)
+		go func() {
+			n, _ := io.WriteString(p.Conn, "l LOGIN alice secret\r\n"+strings.Repeat("x NOOP\r\n", 1<<20))
+			taken <- n
+		}()
+		synctest.Wait()
+		time.Sleep(10 * time.Second) // the upstream is still thinking
+		p.raw.Close()
+		if n := <-taken; n > 64<<10 {
+			t.Errorf("%d octets were taken meanwhile", n)
+		}
+		p.Close()
+	})
+}
+
+// While the guard waits for the upstream's word on a literal, the client isn't read either.
+func TestFloodBehindALiteral(t *testing.T) {
+	in(t, func(r *rig) {
+		pair := "secret" + r.code(r.enroll("alice"))
+		p := r.connectTLS(home)
+		if got := p.login("alice", pair); !strings.HasPrefix(got, "l OK") {
+			t.Fatal(got)
+		}
+		taken := make(chan int)
+		go func() {
+			// The fake upstream takes the header for a whole command and answers with OK: the
+			// literal is dropped; then it is told to IDLE, which it never ends.
+			n, _ := io.WriteString(p.Conn, "a APPEND x {3+}\r\nabc\r\nb HANG {9}\r\n"+strings.Repeat("x NOOP\r\n", 1<<20))
+			taken <- n
+		}()
+		p.want(`\* ECHO APPEND x \{3\}`, "a OK done")
+		time.Sleep(time.Minute)
+		p.raw.Close()
+		if n := <-taken; n > 128<<10 {
+			t.Errorf("%d octets were taken meanwhile", n)
+		}
+		p.Close()
+	})
+}
