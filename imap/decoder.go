@@ -19,7 +19,7 @@ import (
 const (
 	MaxTag     = 64
 	MaxCommand = 64 << 10 // a whole command with its literals; 30 ID pairs of 30 + 1,024 fit (RFC 2971)
-	MaxLine    = 16 << 10 // a SASL answer: large OAuth tokens fit
+	MaxLine    = 2 << 10  // a SASL answer of PLAIN or LOGIN; OAuth tokens will need 16 KiB
 	MaxString  = 1024     // one string argument
 	bufferSize = 4096     // what a Decoder reads at once, and all that it holds
 )
@@ -350,7 +350,7 @@ func (d *Decoder) Line() (string, error) {
 			return string(b), d.lineEnd()
 		}
 		if len(b) == MaxLine {
-			return "", ErrTooLong
+			return "", syntaxError("line too long")
 		}
 		c, err := d.readByte()
 		if err != nil {

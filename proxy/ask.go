@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 
@@ -29,7 +31,7 @@ var wantedID = []string{"name", "version", "os", "os-version", "vendor"}
 func (s *session) ask() error {
 	for {
 		if s.in == nil { // at first, and after STARTTLS
-			s.in = imap.NewDecoder(s.conn)
+			s.in = imap.NewDecoder(s.words())
 			s.in.Continue = func() error { return s.write("+ OK\r\n") }
 		}
 		wait := s.server.Timeouts.Unauthenticated
@@ -53,6 +55,14 @@ func (s *session) ask() error {
 			return nil
 		}
 	}
+}
+
+// words is what the client says, as far as it has a claim on our memory.
+func (s *session) words() io.Reader {
+	if c, ok := s.conn.(*tls.Conn); ok {
+		return &plaintext{c, s.below}
+	}
+	return s.conn
 }
 
 // command reads and answers one command. LOGIN and AUTHENTICATE give an attempt.

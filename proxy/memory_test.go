@@ -81,6 +81,7 @@ var postures = []posture{
 	{"993, half a small ClientHello", false, true, func(c *occupier) { c.halfHello(15 << 10) }},
 	{"993, a large ClientHello", false, true, func(c *occupier) { c.stall(large(60 << 10)) }},
 	{"993, a ClientHello of 15 KiB", false, true, func(c *occupier) { c.stall(large(13 << 10)) }},
+	{"993, a ClientHello of 7 KiB", false, true, func(c *occupier) { c.stall(large(6 << 10)) }},
 	{"993, TLS done with a large ClientHello", false, true, func(c *occupier) { c.secure(large(60 << 10)) }},
 	{"993, TLS done with a ClientHello of 15 KiB", false, true, func(c *occupier) { c.secure(large(13 << 10)) }},
 
@@ -93,6 +94,7 @@ var postures = []posture{
 	{"143, half a small ClientHello", true, true, func(c *occupier) { c.startTLS(); c.halfHello(15 << 10) }},
 	{"143, a large ClientHello", true, true, func(c *occupier) { c.startTLS(); c.stall(large(60 << 10)) }},
 	{"143, a ClientHello of 15 KiB", true, true, func(c *occupier) { c.startTLS(); c.stall(large(13 << 10)) }},
+	{"143, a ClientHello of 7 KiB", true, true, func(c *occupier) { c.startTLS(); c.stall(large(6 << 10)) }},
 	{"143, TLS done", true, false, func(c *occupier) {
 		c.send(wholeID)
 		c.line()

@@ -31,6 +31,9 @@ func (s *session) relay() error {
 	s.mu.Unlock()
 	first := s.in.Buffered() // commands pipelined behind the login, in order
 	s.in = nil
+	if s.below != nil {
+		s.below.free = true
+	}
 
 	r := newRelay(s.server.Timeouts)
 	done := make(chan struct{})
@@ -242,11 +245,13 @@ func closeWrite(conn net.Conn) {
 		conn = c.NetConn()
 	}
 	for {
-		c, ok := conn.(*preread)
-		if !ok {
+		if c, ok := conn.(*preread); ok {
+			conn = c.Conn
+		} else if c, ok := conn.(*frugal); ok {
+			conn = c.Conn
+		} else {
 			break
 		}
-		conn = c.Conn
 	}
 	if c, ok := conn.(interface{ CloseWrite() error }); ok {
 		c.CloseWrite()

@@ -30,6 +30,7 @@ type session struct {
 
 	tcp    net.Conn // what deadlines are set on
 	conn   net.Conn // what is read and written: tcp, or TLS over it
+	below  *frugal  // what TLS reads from; nil: conn isn't TLS
 	secure bool     // conn is TLS
 	in     *imap.Decoder
 
@@ -128,13 +129,15 @@ func (s *session) secureFirst() error {
 // (RFC 9051, section 6.2.1): the reader is new, and so is everything that was counted.
 func (s *session) secureOver(conn net.Conn) error {
 	s.deadline(s.server.Timeouts.Handshake)
-	tlsConn := tls.Server(conn, s.server.TLS)
+	below := &frugal{Conn: conn, left: maxHandshake}
+	tlsConn := tls.Server(below, s.server.TLS)
 	if err := tlsConn.Handshake(); err != nil {
 		s.server.Metrics.HandshakeFailed.Inc()
 		s.server.Log.Debug("TLS handshake failed", zap.String("session", s.id), zap.Stringer("source", s.client.Addr()), zap.Error(err))
 		return endHandshake
 	}
-	s.conn, s.secure = tlsConn, true
+	below.left = maxRecord
+	s.conn, s.below, s.secure = tlsConn, below, true
 	s.in, s.clientID, s.commands, s.bad = nil, nil, 0, 0
 	return nil
 }

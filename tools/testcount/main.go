@@ -128,6 +128,9 @@ func (r *results) endPackage(e event) {
 	}
 	word := map[string]string{"pass": "ok  ", "fail": "FAIL", "skip": "none"}[e.Action]
 	fmt.Printf("%s %-30s %4d tests %7.1f s\n", word, e.Package, r.tests[e.Package], e.Elapsed)
+	// The package may run again, otherwise built.
+	delete(r.tests, e.Package)
+	delete(r.failures, e.Package)
 }
 
 // showAll prints what the package printed, and those of its tests that never ended.
