@@ -30,6 +30,9 @@ login_trusted_networks = 127.0.0.0/8
 haproxy_trusted_networks = 127.0.0.0/8
 mail_max_userip_connections = 1000
 mail_location = maildir:~/Maildir
+protocol imap {
+  mail_plugins = imap_zlib
+}
 first_valid_uid = 1
 first_valid_gid = 1
 ssl = yes

@@ -9,11 +9,15 @@ import (
 
 // Bounds of what a Guard keeps of a session.
 const (
-	maxGuardedLine = 128 << 10 // a command line; twice what Dovecot takes (imap_max_line_length)
-	maxGuardedTag  = 128
-	maxOpen        = 64 // commands that the upstream has not answered
-	responseHead   = 256
-	responseTail   = len("{18446744073709551615+}\r\n")
+	// All lines of a command, literals not counted. It must be less than what the upstream
+	// takes (Dovecot: imap_max_line_length, 64 KiB): of a longer APPEND, Dovecot 2.3.19 refuses
+	// what it has read and takes the rest of the same line for the next command.
+	maxGuardedLines   = 60 << 10
+	maxGuardedLiteral = 1 << 40 // no mailbox has more; a server's arithmetic may overflow
+	maxGuardedTag     = 128
+	maxOpen           = 64 // commands that the upstream has not answered
+	responseHead      = 256
+	responseTail      = len("{18446744073709551615+}\r\n")
 )
 
 // ErrUnfollowable says that a client sent what servers read in more than one way. The
@@ -39,6 +43,7 @@ type Guard struct {
 
 	// The client's direction.
 	line     []byte   // the beginning of a line whose end hasn't come
+	lines    int      // octets of the command's lines before this one
 	held     []byte   // a whole line that waits for the upstream
 	within   bool     // the next line goes on with the command of the last tag in open
 	dropping bool     // what is left of the command goes nowhere
@@ -81,7 +86,7 @@ func (g *Guard) Client(p []byte) (out []byte, n int, err error) {
 		return nil, 0, nil
 	case g.held != nil:
 		line := g.held
-		g.held = nil
+		g.held, g.lines = nil, 0 // it begins a command
 		out, err = g.take(line)
 		return out, 0, err
 	case g.literal > 0:
@@ -96,7 +101,10 @@ func (g *Guard) Client(p []byte) (out []byte, n int, err error) {
 	if n = end + 1; end < 0 {
 		n = len(p)
 	}
-	if len(g.line)+n > maxGuardedLine {
+	if !g.within && !g.dropping {
+		g.lines = 0 // a command begins
+	}
+	if g.lines+len(g.line)+n > maxGuardedLines {
 		return nil, 0, ErrTooLong
 	}
 	if end < 0 {
@@ -122,6 +130,10 @@ func (g *Guard) take(line []byte) ([]byte, error) {
 		return nil, ErrUnfollowable
 	}
 	header := headerAtEnd(body)
+	if header.size > maxGuardedLiteral {
+		return nil, ErrUnfollowable
+	}
+	g.lines += len(line)
 	switch {
 	case g.dropping:
 		g.drop(header)
@@ -144,14 +156,21 @@ func (g *Guard) drop(header literalHeader) {
 // begin decides about a command by its first line.
 func (g *Guard) begin(line, body []byte, header literalHeader) ([]byte, error) {
 	tag, rest, found := bytes.Cut(body, []byte(" "))
-	if !found { // DONE (RFC 2177), an answer to a continuation, or nothing: no command
-		if header.closed() || hasSpace(body) {
+	if !found {
+		// Only DONE (RFC 2177) and nothing at all come without a space. A server may answer either
+		// as if it were a command, so no command may have that tag: see isTag.
+		if len(body) > 0 && !bytes.EqualFold(body, []byte("DONE")) {
 			return nil, ErrUnfollowable
 		}
 		return line, nil
 	}
 	name, _, _ := bytes.Cut(bytes.TrimLeft(rest, " "), []byte(" "))
-	if len(tag) == 0 || len(tag) > maxGuardedTag || hasSpace(tag) || hasSpace(name) {
+	if !isTag(tag) || hasSpace(name) {
+		return nil, ErrUnfollowable
+	}
+	// IDLE's "+" invites DONE (RFC 2177). Dovecot sends it whatever stands behind IDLE, and
+	// there it would pass for a literal's.
+	if bytes.EqualFold(name, []byte("IDLE")) && !bytes.HasSuffix(body, name) {
 		return nil, ErrUnfollowable
 	}
 	if !g.mayBegin(string(tag), header) {
@@ -171,6 +190,13 @@ func (g *Guard) begin(line, body []byte, header literalHeader) ([]byte, error) {
 		return slices.Concat(tag, []byte(" ID "), fields, []byte("\r\n")), nil
 	}
 	return g.pass(line, string(tag), header), nil
+}
+
+// isTag says whether tag is one (RFC 9051, section 9) and can't be taken for anything else:
+// an answer that began with "+" would look like an invitation.
+func isTag(tag []byte) bool {
+	return len(tag) > 0 && len(tag) <= maxGuardedTag && !bytes.EqualFold(tag, []byte("DONE")) &&
+		!bytes.ContainsFunc(tag, func(r rune) bool { return r >= 0x80 || !isTagChar(byte(r)) })
 }
 
 // hasSpace says whether s holds what some server might take for a space or a line end.

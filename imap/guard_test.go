@@ -51,7 +51,7 @@ func TestGuardPassesOn(t *testing.T) {
 	var s guarded
 	for _, text := range []string{
 		"a SELECT INBOX\r\n", "b UID FETCH 1:* (FLAGS)\r\n", "c IDLE\r\n", "DONE\r\n", "\r\n", "d LOGOUT\n",
-		"e SEARCH SUBJECT \"UNAUTHENTICATE\"\r\n", "f XLOGIN x\r\n", "login NOOP\r\n",
+		"e SEARCH SUBJECT \"UNAUTHENTICATE\"\r\n", "f XLOGIN x\r\n", "login NOOP\r\n", "g idle\r\n", "done\r\n",
 	} {
 		s.client(text)
 		s.wants(t, text, "")
@@ -173,6 +173,10 @@ func TestGuardUnfollowable(t *testing.T) {
 	for _, sent := range []string{
 		" NOOP\r\n", " \r\n", "a\tUNAUTHENTICATE\r\n", "a UNAUTHENTICATE\tx\r\n", "a NO\x00OP\r\n",
 		"a NOOP\rb UNAUTHENTICATE\r\n", "DONE{5+}\r\n", strings.Repeat("x", 129) + " NOOP\r\n",
+		// Servers answer these as if they were commands, or invite what is no literal.
+		"foo\r\n", "DONE NOOP\r\n", "done IDLE\r\n", "+x NOOP {48}\r\n", "+ NOOP\r\n", "* NOOP\r\n", "\"a NOOP\r\n", "\xe4 NOOP\r\n",
+		"a IDLE {9}\r\n", "a idle {9+}\r\n", "a IDLE \r\n", "a IDLE x\r\n", "a IDLEX\x01\r\n",
+		"a APPEND x {18446744073709551621}\r\n", "a APPEND x {1099511627777+}\r\n",
 	} {
 		var s guarded
 		s.client(sent)
@@ -180,10 +184,35 @@ func TestGuardUnfollowable(t *testing.T) {
 			t.Errorf("%.40q: %v, upstream got %q", sent, s.err, s.up)
 		}
 	}
+}
+
+// A command that is too long for the upstream could be two to it. All its lines count.
+func TestGuardLongCommands(t *testing.T) {
+	for name, sent := range map[string]string{
+		"a line without end":  "a SEARCH " + strings.Repeat("x", maxGuardedLines),
+		"a long APPEND":       "a APPEND INBOX " + strings.Repeat("()", 32769) + "z COMPRESS DEFLATE\r\n",
+		"lines that are long": "a SEARCH " + strings.Repeat("x", maxGuardedLines/2) + " {1}\r\n",
+	} {
+		var s guarded
+		s.client(sent)
+		s.upstream("+ \r\n")
+		if s.err == nil {
+			s.client("x" + strings.Repeat(" ", maxGuardedLines/2))
+		}
+		if !errors.Is(s.err, ErrTooLong) {
+			t.Errorf("%s: %v", name, s.err)
+		}
+	}
 	var s guarded
-	s.client("a SEARCH " + strings.Repeat("x", maxGuardedLine))
-	if !errors.Is(s.err, ErrTooLong) {
-		t.Errorf("a line without end: %v", s.err)
+	for range 3 {
+		line := "a UID FETCH " + strings.Repeat("1,", 30000) + "1 FLAGS\r\n"
+		s.client(line)
+		s.wants(t, line, "")
+		s.upstream("a OK\r\n")
+		s.wants(t, "", "a OK\r\n")
+	}
+	if s.err != nil {
+		t.Error(s.err)
 	}
 }
 
@@ -236,6 +265,7 @@ type modelUpstream struct {
 	in       []byte
 	literal  int
 	tag      string // of the command whose literal is being read
+	idle     string // tag of an IDLE
 	executed []string
 }
 
@@ -264,15 +294,25 @@ func (m *modelUpstream) read(p []byte) (answers string) {
 		}
 		line := strings.TrimRight(string(m.in[:i]), "\r")
 		m.in = m.in[i+1:]
-		within := m.tag != ""
-		if !within {
+		if m.idle != "" { // whatever comes ends it
+			answers += m.idle + " OK\r\n"
+			m.idle = ""
+			continue
+		}
+		if m.tag == "" {
 			f := strings.Fields(line)
 			if len(f) == 0 {
+				answers += []string{"", "* BAD\r\n"}[m.whim()%2]
 				continue
 			}
 			m.tag = f[0]
 			if len(f) > 1 {
 				m.executed = append(m.executed, strings.ToUpper(f[1]))
+				if strings.EqualFold(f[1], "IDLE") {
+					answers += "+ idling\r\n"
+					m.idle, m.tag = m.tag, ""
+					continue
+				}
 			}
 		}
 		if h := headerAtEnd(line); h.closed() && h.size < 1000 {
@@ -294,28 +334,37 @@ func (m *modelUpstream) read(p []byte) (answers string) {
 	}
 }
 
-// Whatever a client sends, and whatever the upstream makes of its literals, it never
-// executes a refused command.
+// Whatever a client sends, and whatever the upstream makes of its literals and when, it
+// never executes a refused command.
 func FuzzGuard(f *testing.F) {
 	f.Add([]byte("a NOOP {18+}\r\nb UNAUTHENTICATE\r\nc APPEND x {3}\r\nabc\r\n"), []byte{3, 0, 1}, uint8(4))
 	f.Add([]byte("a IDLE\r\nb APPEND x {17}\r\nc UNAUTHENTICATE\r\n\r\nd LOGIN a b\r\n"), []byte{0}, uint8(200))
 	f.Add([]byte("a X {12}\r\nb Y {30}\r\n\r\nc UNAUTHENTICATE\r\n"), []byte{2, 3}, uint8(1))
 	f.Add([]byte("a X \"{9+}\r\nUNAUTHENTICATE x\nb UNAUTHENTICATE\r\n"), []byte{3}, uint8(9))
+	f.Add([]byte("a IDLE {99}\r\nDONE\r\nb UNAUTHENTICATE\r\n"), []byte{0}, uint8(200))
+	f.Add([]byte("f X\r\na\r\na IDLE\r\nb X {19}\r\nz COMPRESS DEFLATE\r\n"), []byte{1, 1, 0, 0}, uint8(3))
+	f.Add([]byte("+x NOOP {48}\r\nz LOGIN a b\r\n"), []byte{3}, uint8(200))
 	f.Fuzz(func(t *testing.T, client, whims []byte, size uint8) {
 		m := &modelUpstream{whims: whims}
 		s := &guarded{}
-		step := int(size) + 1
-		for rest := client; len(rest) > 0 && s.err == nil; rest = rest[min(step, len(rest)):] {
-			s.client(string(rest[:min(step, len(rest))]))
+		answer := func() {
 			for len(s.up) > 0 {
 				p := s.up
 				s.up = nil
 				s.upstream(m.read(p))
 			}
-			if len(s.g.line) > maxGuardedLine || len(s.g.open) > maxOpen {
+		}
+		step := int(size) + 1
+		for rest := client; len(rest) > 0 && s.err == nil; rest = rest[min(step, len(rest)):] {
+			s.client(string(rest[:min(step, len(rest))]))
+			if m.whim()%2 == 0 { // else it is slow
+				answer()
+			}
+			if len(s.g.line) > maxGuardedLines || len(s.g.open) > maxOpen {
 				t.Fatal("a bound was passed")
 			}
 		}
+		answer()
 		for _, command := range m.executed {
 			if refused[command] {
 				t.Fatalf("the upstream executed %s", command)

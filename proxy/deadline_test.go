@@ -477,7 +477,7 @@ func TestDeadlineIdle(t *testing.T) {
 			p.send("a NO")
 			return p
 		}},
-		{name: "a literal that the upstream doesn't ask for", why: endTimeout, after: 10*time.Minute + idle, play: func(r *rig) *peer {
+		{name: "a literal that the upstream doesn't ask for", why: endTimeout, after: 10*time.Minute + maxHold, play: func(r *rig) *peer {
 			p := loggedIn(r, hang)
 			time.Sleep(10 * time.Minute)
 			p.send("a APPEND x {3+}\r\nabc\r\n")

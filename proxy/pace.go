@@ -66,8 +66,8 @@ func (p *pace) extra() (d time.Duration, known bool) {
 	return max(0, p.no.value()-p.yes.value()), p.no.value() > 0
 }
 
-// refusalTime is how long after the credentials a refusal comes, by what the upstream
-// took. It is one of a few times only, far apart, so that small differences say nothing;
+// refusalTime is how long after the credentials a refusal comes, by what it took until it
+// was decided. It is one of a few times only, far apart, so that small differences say nothing;
 // missed means that the password was right, and something else wasn't. Before the upstream
 // has said no for the first time, its pace isn't known and the second step is the first.
 func refusalTime(delay, limit, took time.Duration, missed bool, p *pace) time.Duration {

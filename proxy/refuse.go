@@ -39,7 +39,7 @@ func replyTo(outcome audit.Outcome, reason string) reply {
 func (s *session) refuse(a *attempt) error {
 	lasts := s.server.RefusalDelay
 	if a.claim != nil {
-		lasts = refusalTime(lasts, s.server.Timeouts.Login, a.took, a.missed, &s.server.Route(a.account).pace)
+		lasts = refusalTime(lasts, s.server.Timeouts.Login, time.Since(a.began), a.missed, &s.server.Route(a.account).pace)
 	}
 	a.note()
 	a.conclude()

@@ -18,6 +18,9 @@ const (
 	// How long the other direction may go on, once one has ended.
 	halfOpenClient   = 30 * time.Second // the upstream may still have answers
 	halfOpenUpstream = 5 * time.Second  // nobody listens to the client any more
+	// How long the client's octets wait for the upstream's answers while it says nothing. They
+	// wait for ever where a client broke IDLE, and its going away isn't noticed meanwhile.
+	maxHold = 5 * time.Minute
 )
 
 var relayBuffers = sync.Pool{New: func() any { b := make([]byte, relayBuffer); return &b }}
@@ -60,6 +63,7 @@ type relay struct {
 	why      end       // what ended first
 	guard    imap.Guard
 	answered sync.Cond // the upstream has said something, or it is over
+	said     time.Time // when it last did
 	over     bool      // one side is lost, or the upstream has ended
 	writing  map[net.Conn]bool
 }
@@ -104,6 +108,7 @@ func (r *relay) copy(dst, src net.Conn, first []byte, ends end, pass func([]byte
 func (r *relay) toClient(client net.Conn, p []byte, count *atomic.Int64) error {
 	r.mu.Lock()
 	p = r.guard.Upstream(p)
+	r.said = time.Now()
 	r.answered.Broadcast()
 	r.mu.Unlock()
 	return r.send(client, p, count)
@@ -131,6 +136,7 @@ func (r *relay) toUpstream(upstream net.Conn, p []byte, count *atomic.Int64) err
 func (r *relay) guarded(p []byte) (out []byte, n int, more bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	began := time.Now()
 	for {
 		out, n, err = r.guard.Client(p)
 		more = n < len(p) || r.guard.Holding()
@@ -140,8 +146,24 @@ func (r *relay) guarded(p []byte) (out []byte, n int, more bool, err error) {
 		if r.over {
 			return nil, 0, false, net.ErrClosed
 		}
+		since := began
+		if r.said.After(since) {
+			since = r.said
+		}
+		left := time.Until(since.Add(maxHold))
+		if left <= 0 {
+			return nil, 0, false, os.ErrDeadlineExceeded
+		}
+		alarm := time.AfterFunc(left, r.wake)
 		r.answered.Wait()
+		alarm.Stop()
 	}
+}
+
+func (r *relay) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answered.Broadcast()
 }
 
 func (r *relay) send(to net.Conn, p []byte, count *atomic.Int64) error {
