@@ -59,27 +59,22 @@ func (p *pace) noteNo(took, delay time.Duration) (tell bool) {
 	return true
 }
 
-// extra is what a "no" takes beyond a "yes"; known is false before there was a "no".
-func (p *pace) extra() (d time.Duration, known bool) {
+// extra is what a "no" takes beyond a "yes", as far as both were seen: nothing before the
+// upstream has said no for the first time.
+func (p *pace) extra() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(0, p.no.value()-p.yes.value()), p.no.value() > 0
+	return max(0, p.no.value()-p.yes.value())
 }
 
 // refusalTime is how long after the credentials a refusal comes, by what it took until it
 // was decided. It is one of a few times only, far apart, so that small differences say nothing;
-// missed means that the password was right, and something else wasn't. Before the upstream
-// has said no for the first time, its pace isn't known and the second step is the first.
+// missed means that the password was right, and something else wasn't.
 func refusalTime(delay, limit, took time.Duration, missed bool, p *pace) time.Duration {
-	extra, known := p.extra()
 	if missed {
-		took += extra
+		took += p.extra()
 	}
-	steps := []time.Duration{delay, delay * 5 / 2, delay * 5}
-	if !known {
-		steps = steps[1:]
-	}
-	for _, step := range steps {
+	for _, step := range []time.Duration{delay, delay * 5 / 2, delay * 5} {
 		if took <= step {
 			return min(step, limit)
 		}

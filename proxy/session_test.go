@@ -93,7 +93,8 @@ func TestRefusalsKeepTheUpstreamsPace(t *testing.T) {
 				r.enroll("alice")
 				r.upstream.slowNo = 2100 * time.Millisecond
 				*r.Route("") = Upstream{Name: "slow", TLS: UpstreamPlain, Dial: r.upstream.dial}
-				for i := range 3 { // from the first on
+				r.Route("").pace.noteNo(r.upstream.slowNo, time.Second) // it has said no before
+				for i := range 3 {
 					p := r.connectTLS(home)
 					began := time.Now()
 					if got := p.login("alice", password); got != failed {
