@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,10 @@ func TestNoWayPastTheGuard(t *testing.T) {
 	w := startWarden(t, settings{})
 	a := w.enrolled(anyPassword())
 	stored := a.withCode(t)
+	w.upstream.deliver(t, a, string(anyMessage(1<<20)))
+	// Dovecot repeats a mailbox's name in its answer, line ends and all, and a search key.
+	name := func(lines string) string { return `"&AA0ACg-` + lines + `&AA0ACg-"` }
+	key := "x\r\n " + strings.Repeat("y", 40000) + "\r\n+ FAKE\r\n"
 	for name, sent := range map[string]string{
 		"IDLE with a literal":        "a IDLE {999999999999}\r\nDONE\r\nz COMPRESS DEFLATE\r\n",
 		"IDLE with a small literal":  "a IDLE {30}\r\nDONE\r\nz COMPRESS DEFLATE\r\n",
@@ -24,7 +29,12 @@ func TestNoWayPastTheGuard(t *testing.T) {
 		"a literal that isn't one":   "a NOOP {30+}\r\nz COMPRESS DEFLATE\r\n\r\n",
 		"an unknown command's":       "a XYZZY {30+}\r\nz COMPRESS DEFLATE\r\n\r\n",
 		"a refused command's":        "a LOGIN {30+}\r\nz COMPRESS DEFLATE\r\n\r\n",
-		"an open quote":              "a SELECT \"x{30+}\r\nz COMPRESS DEFLATE\r\n\r\n",
+		"forged answers": "s SELECT INBOX\r\na STATUS " + name("e OK&AA0ACg-b OK") + " (MESSAGES)\r\n" +
+			"e FETCH 1 BODY[]\r\nb IDLE\r\nc NOOP {25}\r\nz COMPRESS DEFLATE\r\n    ",
+		"a forged invitation": "s SELECT INBOX\r\na STATUS " + name("+ FAKE") + " (MESSAGES)\r\nb NOOP {25}\r\nz COMPRESS DEFLATE\r\n    ",
+		"a forged invitation, late": "s SELECT INBOX\r\na SEARCH {" + strconv.Itoa(len(key)) + "+}\r\n" + key + "\r\n" +
+			"b NOOP {25}\r\nz COMPRESS DEFLATE\r\n    ",
+		"an open quote": "a SELECT \"x{30+}\r\nz COMPRESS DEFLATE\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := dialTLS(t, home, w.implicit)

@@ -2,6 +2,7 @@ package imap
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"slices"
 	"strings"
@@ -33,9 +34,13 @@ var ErrUnfollowable = errors.New("imap: ambiguous command")
 // reads a command there. Whether {n} is followed by a literal is the upstream's decision,
 // and of {n+} it depends on the server and on the command whether a refused one is
 // swallowed. So a literal is sent on only when the upstream has asked for it: {n+} becomes
-// {n}, and the upstream's "+" is kept from the client, who doesn't expect one. For that
-// "+" to be the literal's, all commands before must have been answered; until then the
-// client's octets wait.
+// {n}, and the upstream's "+" is kept from the client, who doesn't expect one.
+//
+// For that "+" to be the literal's, all commands before must have been answered. Tagged
+// lines don't prove it: Dovecot 2.3.19 repeats what a client sent in its answers, line ends
+// and all, so a client can forge them. So before a command with a literal we send a command
+// of our own, whose tag the client can't guess, and wait for its answer; the client sees
+// neither.
 //
 // It holds at most one command line. A Guard is not safe for concurrent use.
 type Guard struct {
@@ -49,11 +54,15 @@ type Guard struct {
 	dropping bool     // what is left of the command goes nowhere
 	literal  uint64   // octets of a literal still to come
 	awaited  *awaited // a literal that the upstream hasn't asked for yet
+	barrier  string   // tag of our own command that hasn't been answered
+	quiet    bool     // it has been: nothing is under way but what is held
+	newTag   func() string
 
 	// The upstream's direction.
 	head    []byte             // the line's first octets, where it comes in parts
 	tail    [responseTail]byte // and its last
 	midLine bool
+	start   []byte // the line's first octets, while they may be those of an answer to us
 	swallow bool   // this line is kept from the client
 	goesOn  bool   // this line goes on with a response, behind a literal
 	data    uint64 // octets of a literal still to come
@@ -76,13 +85,18 @@ var refused = map[string]bool{
 // with all other answers, and says to people what happened.
 const refusal = " REFUSED-BY-IMAPWARDEN\r\n"
 
+const (
+	barrierCommand = " CAPABILITY\r\n"
+	barrierData    = "* CAPABILITY "
+)
+
 // Client takes n octets of what the client sent and returns what goes to the upstream
 // for them; out is valid until the next call. Where it takes and returns nothing although
 // there is something, the client has to wait: call it again when Upstream has been
 // called. It may then return octets that it held, also for an empty p.
 func (g *Guard) Client(p []byte) (out []byte, n int, err error) {
 	switch {
-	case g.awaited != nil:
+	case g.awaited != nil, g.barrier != "":
 		return nil, 0, nil
 	case g.held != nil:
 		line := g.held
@@ -121,7 +135,7 @@ func (g *Guard) Client(p []byte) (out []byte, n int, err error) {
 }
 
 // Holding says whether Client holds a whole line or waits for the upstream.
-func (g *Guard) Holding() bool { return g.held != nil || g.awaited != nil }
+func (g *Guard) Holding() bool { return g.held != nil || g.awaited != nil || g.barrier != "" }
 
 // take decides about one whole line.
 func (g *Guard) take(line []byte) ([]byte, error) {
@@ -173,12 +187,18 @@ func (g *Guard) begin(line, body []byte, header literalHeader) ([]byte, error) {
 	if bytes.EqualFold(name, []byte("IDLE")) && !bytes.HasSuffix(body, name) {
 		return nil, ErrUnfollowable
 	}
-	if !g.mayBegin(string(tag), header) {
+	command := strings.ToUpper(string(name))
+	if !g.mayBegin(string(tag)) {
 		g.held = bytes.Clone(line)
 		return nil, nil
 	}
+	if header.closed() && !g.quiet && !refused[command] && command != "ID" {
+		g.held = bytes.Clone(line)
+		return g.askQuiet(), nil
+	}
+	g.quiet = false
 	g.open = append(g.open, string(tag))
-	switch command := strings.ToUpper(string(name)); {
+	switch {
 	case refused[command]:
 		g.drop(header)
 		return append(bytes.Clone(tag), refusal...), nil
@@ -204,14 +224,23 @@ func hasSpace(s []byte) bool {
 	return bytes.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
 
-// mayBegin says whether a command can be sent on now, so that its answer will be known
-// for its own: a tag names one open command at a time, and a "+" may come for a literal
-// only.
-func (g *Guard) mayBegin(tag string, header literalHeader) bool {
-	if header.closed() {
-		return len(g.open) == 0
-	}
+// mayBegin says whether a command can be sent on now: a tag names one open command at a time.
+func (g *Guard) mayBegin(tag string) bool {
 	return len(g.open) < maxOpen && !slices.Contains(g.open, tag)
+}
+
+// askQuiet is a command of ours, to be sent before one with a literal. CAPABILITY has no
+// effect, and no server reports changes of the mailbox with it (RFC 9051, section 7.5.1,
+// forbids some of them while the client waits for a SEARCH).
+func (g *Guard) askQuiet() []byte {
+	if len(g.open) > 0 {
+		return nil // wait for these first; then this is asked again
+	}
+	if g.newTag == nil {
+		g.newTag = func() string { return rand.Text()[:20] }
+	}
+	g.barrier = g.newTag()
+	return []byte(g.barrier + barrierCommand)
 }
 
 // proceed goes on with a command behind a literal. RFC 9051's grammar has a space, a
@@ -246,6 +275,10 @@ func (g *Guard) pass(line []byte, tag string, header literalHeader) []byte {
 // Upstream takes what the upstream sent and returns what goes to the client: all of it,
 // less the invitations that the client doesn't expect. out is valid until the next call.
 func (g *Guard) Upstream(p []byte) (out []byte) {
+	if len(g.start) > 0 {
+		p = append(g.start, p...)
+		g.start = nil
+	}
 	passed := 0 // p before it has been dealt with
 	for i := 0; i < len(p); {
 		if g.data > 0 {
@@ -254,8 +287,15 @@ func (g *Guard) Upstream(p []byte) (out []byte) {
 			i += int(n)
 			continue
 		}
-		if !g.midLine {
-			g.swallow = p[i] == '+' && !g.goesOn && g.awaited != nil && g.awaited.nonSync
+		if !g.midLine && !g.goesOn {
+			ours, unclear := g.answersUs(p[i:])
+			if unclear {
+				g.start = bytes.Clone(p[i:])
+				return append(out, p[passed:i]...)
+			}
+			g.swallow = ours || p[i] == '+' && g.awaited != nil && g.awaited.nonSync
+		} else if !g.midLine {
+			g.swallow = false
 		}
 		n := g.response(p[i:])
 		if g.swallow {
@@ -268,6 +308,19 @@ func (g *Guard) Upstream(p []byte) (out []byte) {
 		return p
 	}
 	return append(out, p[passed:]...)
+}
+
+// answersUs says whether a line answers our own command; unclear: not enough of it is there.
+func (g *Guard) answersUs(line []byte) (ours, unclear bool) {
+	if g.barrier == "" {
+		return false, false
+	}
+	for _, prefix := range []string{g.barrier + " ", barrierData} {
+		if n := min(len(line), len(prefix)); string(line[:n]) == prefix[:n] {
+			return n == len(prefix), n < len(prefix)
+		}
+	}
+	return false, false
 }
 
 // response takes a line of p, or the part of one.
@@ -319,6 +372,8 @@ func (g *Guard) answer(head, tail []byte) {
 	case string(first) == "*":
 	case len(first) > 0 && first[0] == '+':
 		g.invited()
+	case g.barrier != "" && string(first) == g.barrier:
+		g.barrier, g.quiet = "", true
 	default:
 		if i := slices.Index(g.open, string(first)); i >= 0 {
 			g.open = slices.Delete(g.open, i, i+1)

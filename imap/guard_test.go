@@ -16,6 +16,8 @@ type guarded struct {
 	up   []byte // what reached the upstream
 	down []byte // what reached the client
 	err  error
+
+	silent bool // the test answers barriers itself
 }
 
 func (s *guarded) client(p string) {
@@ -24,9 +26,15 @@ func (s *guarded) client(p string) {
 }
 
 func (s *guarded) run() {
+	s.g.newTag = func() string { return "BARRIER" }
 	for s.err == nil {
 		out, n, err := s.g.Client(s.sent)
-		s.up, s.sent, s.err = append(s.up, out...), s.sent[n:], err
+		s.sent, s.err = s.sent[n:], err
+		if string(out) == "BARRIER CAPABILITY\r\n" && !s.silent { // an upstream that is quiet says so
+			s.down = append(s.down, s.g.Upstream([]byte("* CAPABILITY IMAP4rev1\r\nBARRIER OK done\r\n"))...)
+			continue
+		}
+		s.up = append(s.up, out...)
 		if n == 0 && len(out) == 0 || len(s.sent) == 0 && !s.g.Holding() {
 			return
 		}
@@ -315,6 +323,11 @@ func (m *modelUpstream) read(p []byte) (answers string) {
 				}
 			}
 		}
+		if strings.Contains(line, "&") { // the text for people repeats what was sent, decoded
+			answers += m.tag + " NO " + strings.ReplaceAll(line, "&", "\r\n") + "\r\n"
+			m.tag = ""
+			continue
+		}
 		if h := headerAtEnd(line); h.closed() && h.size < 1000 {
 			w := m.whim()
 			switch {
@@ -343,10 +356,12 @@ func FuzzGuard(f *testing.F) {
 	f.Add([]byte("a X \"{9+}\r\nUNAUTHENTICATE x\nb UNAUTHENTICATE\r\n"), []byte{3}, uint8(9))
 	f.Add([]byte("a IDLE {99}\r\nDONE\r\nb UNAUTHENTICATE\r\n"), []byte{0}, uint8(200))
 	f.Add([]byte("f X\r\na\r\na IDLE\r\nb X {19}\r\nz COMPRESS DEFLATE\r\n"), []byte{1, 1, 0, 0}, uint8(3))
+	f.Add([]byte("a STATUS &b OK&+ \r\nb IDLE\r\nc NOOP {30}\r\nzz COMPRESS DEFLATE\r\n"), []byte{0, 1, 0, 1}, uint8(15))
+	f.Add([]byte("a STATUS &+ &\r\nb NOOP {47}\r\nzz UNAUTHENTICATE\r\n"), []byte{0, 0, 1, 3}, uint8(200))
 	f.Add([]byte("+x NOOP {48}\r\nz LOGIN a b\r\n"), []byte{3}, uint8(200))
 	f.Fuzz(func(t *testing.T, client, whims []byte, size uint8) {
 		m := &modelUpstream{whims: whims}
-		s := &guarded{}
+		s := &guarded{silent: true}
 		answer := func() {
 			for len(s.up) > 0 {
 				p := s.up
@@ -403,5 +418,43 @@ func BenchmarkGuardResponses(b *testing.B) {
 	b.SetBytes(int64(len(p)))
 	for b.Loop() {
 		g.Upstream(p)
+	}
+}
+
+// Answers can be forged by what a server repeats of its client's words, but for one: the
+// answer to our own command.
+func TestGuardForgedAnswers(t *testing.T) {
+	s := guarded{silent: true}
+	s.client("a STATUS x (MESSAGES)\r\nb IDLE\r\nc NOOP {9}\r\nz LOGIN\r\n")
+	s.wants(t, "a STATUS x (MESSAGES)\r\nb IDLE\r\n", "")
+	forged := "a NO no such mailbox:\r\nb OK\r\n+ FAKE\r\nBARRIES OK\r\n+ FAKE\r\n"
+	s.upstream(forged)
+	s.wants(t, "BARRIER CAPABILITY\r\n", forged)
+	s.upstream("+ idling\r\n+ FAKE\r\nc OK\r\n")
+	s.wants(t, "", "+ idling\r\n+ FAKE\r\nc OK\r\n") // IDLE has eaten our command: it waits
+	s.upstream("b BAD Expected DONE\r\n* CAPABIL")
+	s.wants(t, "", "b BAD Expected DONE\r\n")
+	s.upstream("ITY IMAP4rev1\r\n* 1 EXISTS\r\nBARR")
+	s.wants(t, "", "* 1 EXISTS\r\n")
+	s.upstream("IER OK done\r\n* 2 EXISTS\r\n")
+	s.wants(t, "c NOOP {9}\r\n", "* 2 EXISTS\r\n")
+	s.upstream("c OK\r\n")
+	s.wants(t, "z REFUSED-BY-IMAPWARDEN\r\n", "c OK\r\n")
+	if strings.Contains(string(s.down), "BARRIER") {
+		t.Error("the client sees our tag")
+	}
+}
+
+// No two barriers have the same tag, and nobody can guess one.
+func TestGuardBarrierTags(t *testing.T) {
+	seen := map[string]bool{}
+	for range 100 {
+		var g Guard
+		out, _, err := g.Client([]byte("a APPEND x {3}\r\n"))
+		tag, _, ok := bytes.Cut(out, []byte(barrierCommand))
+		if err != nil || !ok || len(tag) < 16 || seen[string(tag)] {
+			t.Fatalf("%q, %v", out, err)
+		}
+		seen[string(tag)] = true
 	}
 }

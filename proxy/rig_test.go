@@ -366,6 +366,8 @@ func (u *fakeUpstream) serve(conn net.Conn) {
 				continue
 			}
 			fmt.Fprintf(conn, "%s OK [CAPABILITY IMAP4rev1 IDLE STARTTLS AUTH=PLAIN UNAUTHENTICATE COMPRESS=DEFLATE MOVE] Logged in\r\n", tag)
+		case "CAPABILITY":
+			fmt.Fprintf(conn, "* CAPABILITY IMAP4rev1 IDLE\r\n%s OK done\r\n", tag)
 		case "HANG": // and never answer
 			io.Copy(io.Discard, r)
 			return
