@@ -166,3 +166,22 @@ func TestFloodBehindALiteral(t *testing.T) {
 		p.Close()
 	})
 }
+
+// Connections that present nothing can be made by the thousand: the log doesn't grow with
+// each. Sessions with a login are all in it.
+func TestLogOfSilentSessionsIsSampled(t *testing.T) {
+	in(t, func(r *rig) {
+		for range 1000 {
+			r.dial(home, true).hangUp()
+		}
+		p := r.connectTLS(home)
+		p.login("alice", "wrong")
+		p.hangUp()
+		if n := r.logs.FilterMessage("session without a login").Len(); n < 50 || n > 60 {
+			t.Errorf("%d lines for 1,000 silent sessions of one moment", n)
+		}
+		if n := r.logs.FilterMessage("session").Len(); n != 1 {
+			t.Errorf("%d lines for a session with an attempt", n)
+		}
+	})
+}
