@@ -32,7 +32,8 @@ func (s *session) relay() error {
 	s.mu.Lock()
 	s.relaying = true
 	s.mu.Unlock()
-	first := s.in.Buffered() // commands pipelined behind the login, in order
+	s.tcp.SetWriteDeadline(time.Time{}) // see send
+	first := s.in.Buffered()            // commands pipelined behind the login, in order
 	s.in = nil
 	if s.below != nil {
 		s.below.free = true

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,6 +41,8 @@ type rig struct {
 	upstream  *fakeUpstream
 	sockets   map[bool]net.Listener // by StartTLS; nil: pipes
 	trusted   []netip.Prefix        // proxies
+
+	writeDeadline atomic.Int64 // of the newest pipe's server end
 }
 
 // onSockets runs f with a rig on real sockets and the real clock.
@@ -183,6 +186,18 @@ func (r *rig) sessionLines() []observer.LoggedEntry {
 type pipeEnd struct {
 	net.Conn
 	local, remote net.Addr
+	writeDeadline *atomic.Int64
+}
+
+// SetWriteDeadline and SetDeadline note what stands, for tests that ask.
+func (p pipeEnd) SetWriteDeadline(t time.Time) error {
+	p.writeDeadline.Store(t.UnixNano())
+	return p.Conn.SetWriteDeadline(t)
+}
+
+func (p pipeEnd) SetDeadline(t time.Time) error {
+	p.writeDeadline.Store(t.UnixNano())
+	return p.Conn.SetDeadline(t)
 }
 
 func (p pipeEnd) LocalAddr() net.Addr  { return p.local }
@@ -226,7 +241,7 @@ func (r *rig) dial(from string, startTLS bool) *peer {
 	}
 	server, client := net.Pipe()
 	remote := net.TCPAddrFromAddrPort(mustAddr(from))
-	r.ServeConn(pipeEnd{server, net.TCPAddrFromAddrPort(mustAddr("192.0.2.1:993")), remote}, Listener{StartTLS: startTLS, TrustedProxies: r.trusted})
+	r.ServeConn(pipeEnd{server, net.TCPAddrFromAddrPort(mustAddr("192.0.2.1:993")), remote, &r.writeDeadline}, Listener{StartTLS: startTLS, TrustedProxies: r.trusted})
 	return &peer{Conn: client, t: r.t, raw: client, r: bufio.NewReader(client)}
 }
 

@@ -185,3 +185,25 @@ func TestLogOfSilentSessionsIsSampled(t *testing.T) {
 		}
 	})
 }
+
+// No write deadline is left standing in the relay: crypto/tls answers a KeyUpdate from
+// within Read (RFC 8446, section 4.6.3), and a write that is too late breaks the session.
+func TestNoWriteDeadlineStands(t *testing.T) {
+	in(t, func(r *rig) {
+		pair := "secret" + r.code(r.enroll("alice"))
+		p := r.connectTLS(home)
+		if got := p.login("alice", pair); !strings.HasPrefix(got, "l OK") {
+			t.Fatal(got)
+		}
+		none := time.Time{}.UnixNano()
+		for range 2 {
+			synctest.Wait()
+			if r.writeDeadline.Load() != none {
+				t.Error("a write deadline stands")
+			}
+			p.send("x NOOP\r\n")
+			p.want(`\* ECHO NOOP`, "x OK done")
+		}
+		p.hangUp()
+	})
+}
