@@ -41,8 +41,14 @@ func (s *session) relay() error {
 
 	r := newRelay(s.server.Timeouts)
 	done := make(chan struct{})
+	var panicked any
 	go func() {
 		defer close(done)
+		defer func() { // run recovers for its own goroutine only
+			if panicked = recover(); panicked != nil {
+				r.lost(s.conn, s.upstream.conn, endBroken, nil)
+			}
+		}()
 		r.copy(s.conn, s.upstream.conn, s.upstream.first, endUpstream, func(p []byte) error {
 			return r.toClient(s.conn, p, &s.toClient)
 		})
@@ -51,6 +57,9 @@ func (s *session) relay() error {
 		return r.toUpstream(s.upstream.conn, p, &s.fromClient)
 	})
 	<-done
+	if panicked != nil {
+		panic(panicked)
+	}
 	return r.why
 }
 
@@ -107,12 +116,15 @@ func (r *relay) copy(dst, src net.Conn, first []byte, ends end, pass func([]byte
 // toClient writes what the upstream sent, and wakes the other direction, which may be
 // waiting for it.
 func (r *relay) toClient(client net.Conn, p []byte, count *atomic.Int64) error {
+	return r.send(client, r.heard(p), count)
+}
+
+func (r *relay) heard(p []byte) []byte {
 	r.mu.Lock()
-	p = r.guard.Upstream(p)
+	defer r.mu.Unlock()
 	r.said = time.Now()
 	r.answered.Broadcast()
-	r.mu.Unlock()
-	return r.send(client, p, count)
+	return r.guard.Upstream(p)
 }
 
 // toUpstream writes what the guard makes of what the client sent. Nothing more is read

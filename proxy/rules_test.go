@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"context"
 	"encoding/base64"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -206,4 +208,54 @@ func TestNoWriteDeadlineStands(t *testing.T) {
 		}
 		p.hangUp()
 	})
+}
+
+// A panic in either direction of the relay ends that session, and no other.
+func TestPanicInTheRelay(t *testing.T) {
+	for _, direction := range []string{"from the client", "from the upstream"} {
+		t.Run(direction, func(t *testing.T) {
+			in(t, func(r *rig) {
+				pair := "secret" + r.code(r.enroll("alice"))
+				dial := r.Route("").Dial
+				r.Route("").Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+					conn, err := dial(ctx, network, address)
+					return &panicConn{Conn: conn, onRead: direction == "from the upstream"}, err
+				}
+				other := r.connectTLS(home)
+				p := r.connectTLS(home)
+				if got := p.login("alice", pair); !strings.HasPrefix(got, "l OK") {
+					t.Fatal(got)
+				}
+				go io.WriteString(p.Conn, "x BUG\r\n")
+				p.wantEnd()
+				other.send("n NOOP\r\n")
+				other.want("n OK .*")
+				other.hangUp()
+				if got := r.logs.FilterMessage("session broken, this is a bug").Len(); got != 1 {
+					t.Errorf("%d panics logged", got)
+				}
+			})
+		})
+	}
+}
+
+// A panicConn panics where it meets the word BUG.
+type panicConn struct {
+	net.Conn
+	onRead bool
+}
+
+func (c *panicConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.onRead && strings.Contains(string(p[:n]), "BUG") {
+		panic("a bug")
+	}
+	return n, err
+}
+
+func (c *panicConn) Write(p []byte) (int, error) {
+	if !c.onRead && strings.Contains(string(p), "BUG") {
+		panic("a bug")
+	}
+	return c.Conn.Write(p)
 }
