@@ -12,7 +12,8 @@ import (
 const (
 	// All lines of a command, literals not counted. It must be less than what the upstream
 	// takes (Dovecot: imap_max_line_length, 64 KiB): of a longer APPEND, Dovecot 2.3.19 refuses
-	// what it has read and takes the rest of the same line for the next command.
+	// what it has read and takes the rest of the same line for the next command. What we make
+	// longer, a SELECT by the octet that EXAMINE has more, still fits.
 	maxGuardedLines   = 60 << 10
 	maxGuardedLiteral = 1 << 40 // no mailbox has more; a server's arithmetic may overflow
 	maxGuardedTag     = 128
@@ -28,7 +29,8 @@ var ErrUnfollowable = errors.New("imap: ambiguous command")
 // A Guard follows a session after login without understanding it: it finds the
 // commands in what the client sends, and the answers to them in what the upstream
 // sends, and passes all octets on but a few. It refuses commands that would undo the
-// login or blind it (see refused), and cleans ID.
+// login or blind it (see refused), and cleans ID. In a read-only session it refuses all that
+// might change the mailboxes (see changesNothing).
 //
 // The hard part is to never take a command for the inside of a literal, while the upstream
 // reads a command there. Whether {n} is followed by a literal is the upstream's decision,
@@ -44,6 +46,8 @@ var ErrUnfollowable = errors.New("imap: ambiguous command")
 //
 // It holds at most one command line. A Guard is not safe for concurrent use.
 type Guard struct {
+	ReadOnly bool // the client may look at everything and change nothing; set before the first call
+
 	open []string // tags of the commands that were sent on and not answered
 
 	// The client's direction.
@@ -57,6 +61,7 @@ type Guard struct {
 	barrier  string   // tag of our own command that hasn't been answered
 	quiet    bool     // it has been: nothing is under way but what is held
 	newTag   func() string
+	said     map[string]string // with ID
 
 	// The upstream's direction.
 	head    []byte             // the line's first octets, where it comes in parts
@@ -81,9 +86,12 @@ var refused = map[string]bool{
 	"UNAUTHENTICATE": true, "STARTTLS": true, "LOGIN": true, "AUTHENTICATE": true, "COMPRESS": true,
 }
 
-// refusal stands for a refused command: no server knows it, so its BAD comes in order
-// with all other answers, and says to people what happened.
-const refusal = " REFUSED-BY-IMAPWARDEN\r\n"
+// These stand for a refused command: no server knows them, so their BAD comes in order with
+// all other answers, and says to people what happened.
+const (
+	refusedAlways   = " REFUSED-BY-IMAPWARDEN\r\n"
+	refusedReadOnly = " REFUSED-BY-IMAPWARDEN-READ-ONLY\r\n"
+)
 
 const (
 	barrierCommand = " CAPABILITY\r\n"
@@ -134,6 +142,14 @@ func (g *Guard) Client(p []byte) (out []byte, n int, err error) {
 	return out, n, err
 }
 
+// Introduced returns what the client has said of itself with ID since the last call, as far as
+// it is its "name" and "version"; nil where it has said nothing.
+func (g *Guard) Introduced() map[string]string {
+	said := g.said
+	g.said = nil
+	return said
+}
+
 // Holding says whether Client holds a whole line or waits for the upstream.
 func (g *Guard) Holding() bool { return g.held != nil || g.awaited != nil || g.barrier != "" }
 
@@ -178,8 +194,9 @@ func (g *Guard) begin(line, body []byte, header literalHeader) ([]byte, error) {
 		}
 		return line, nil
 	}
-	name, _, _ := bytes.Cut(bytes.TrimLeft(rest, " "), []byte(" "))
-	if !isTag(tag) || hasSpace(name) {
+	words := bytes.TrimLeft(rest, " ")
+	name, arguments, _ := bytes.Cut(words, []byte(" "))
+	if !isTag(tag) || isUnclear(name) {
 		return nil, ErrUnfollowable
 	}
 	// IDLE's "+" invites DONE (RFC 2177). Dovecot sends it whatever stands behind IDLE, and
@@ -192,24 +209,39 @@ func (g *Guard) begin(line, body []byte, header literalHeader) ([]byte, error) {
 		g.held = bytes.Clone(line)
 		return nil, nil
 	}
-	if header.closed() && !g.quiet && !refused[command] && command != "ID" {
+	refusal := g.refusal(name, arguments)
+	if header.closed() && !g.quiet && refusal == "" && command != "ID" {
 		g.held = bytes.Clone(line)
 		return g.askQuiet(), nil
 	}
 	g.quiet = false
 	g.open = append(g.open, string(tag))
 	switch {
-	case refused[command]:
+	case refusal != "":
 		g.drop(header)
 		return append(bytes.Clone(tag), refusal...), nil
 	case command == "ID":
-		fields, ok := cleanID(body[len(tag)+len(" ID"):])
+		fields, said, ok := cleanID(body[len(tag)+len(" ID"):])
+		g.said = said
 		if !ok {
 			g.drop(header)
 		}
 		return slices.Concat(tag, []byte(" ID "), fields, []byte("\r\n")), nil
+	case g.ReadOnly && command == "SELECT":
+		line = examine(line, len(body)-len(words))
 	}
 	return g.pass(line, string(tag), header), nil
+}
+
+// refusal is what stands for a command that the upstream never gets; "" where it gets it.
+func (g *Guard) refusal(name, arguments []byte) string {
+	switch {
+	case refused[strings.ToUpper(string(name))]:
+		return refusedAlways
+	case g.ReadOnly && !changesNothing(name, arguments):
+		return refusedReadOnly
+	}
+	return ""
 }
 
 // isTag says whether tag is one (RFC 9051, section 9) and can't be taken for anything else:
@@ -219,9 +251,10 @@ func isTag(tag []byte) bool {
 		!bytes.ContainsFunc(tag, func(r rune) bool { return r >= 0x80 || !isTagChar(byte(r)) })
 }
 
-// hasSpace says whether s holds what some server might take for a space or a line end.
-func hasSpace(s []byte) bool {
-	return bytes.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f })
+// isUnclear says whether a name holds what some server might take for a space or a line end,
+// or fold to an ASCII letter (LOGİN).
+func isUnclear(name []byte) bool {
+	return bytes.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 }
 
 // mayBegin says whether a command can be sent on now: a tag names one open command at a time.
@@ -270,143 +303,4 @@ func (g *Guard) pass(line []byte, tag string, header literalHeader) []byte {
 		line = slices.Concat(line[:plus], line[plus+1:])
 	}
 	return line
-}
-
-// Upstream takes what the upstream sent and returns what goes to the client: all of it,
-// less the invitations that the client doesn't expect. out is valid until the next call.
-func (g *Guard) Upstream(p []byte) (out []byte) {
-	if len(g.start) > 0 {
-		p = append(g.start, p...)
-		g.start = nil
-	}
-	passed := 0 // p before it has been dealt with
-	for i := 0; i < len(p); {
-		if g.data > 0 {
-			n := min(g.data, uint64(len(p)-i))
-			g.data -= n
-			i += int(n)
-			continue
-		}
-		if !g.midLine && !g.goesOn {
-			ours, unclear := g.answersUs(p[i:])
-			if unclear {
-				g.start = bytes.Clone(p[i:])
-				return append(out, p[passed:i]...)
-			}
-			g.swallow = ours || p[i] == '+' && g.awaited != nil && g.awaited.nonSync
-		} else if !g.midLine {
-			g.swallow = false
-		}
-		n := g.response(p[i:])
-		if g.swallow {
-			out = append(out, p[passed:i]...)
-			passed = i + n
-		}
-		i += n
-	}
-	if passed == 0 {
-		return p
-	}
-	return append(out, p[passed:]...)
-}
-
-// answersUs says whether a line answers our own command; unclear: not enough of it is there.
-func (g *Guard) answersUs(line []byte) (ours, unclear bool) {
-	if g.barrier == "" {
-		return false, false
-	}
-	for _, prefix := range []string{g.barrier + " ", barrierData} {
-		if n := min(len(line), len(prefix)); string(line[:n]) == prefix[:n] {
-			return n == len(prefix), n < len(prefix)
-		}
-	}
-	return false, false
-}
-
-// response takes a line of p, or the part of one.
-func (g *Guard) response(p []byte) int {
-	end := bytes.IndexByte(p, '\n')
-	if end >= 0 && !g.midLine {
-		if p[0] == '*' && !g.goesOn && !endsInBrace(p[:end]) { // nearly every line: data, and no literal
-			return end + 1
-		}
-		g.answer(p[:min(end+1, responseHead)], p[max(0, end+1-responseTail):end+1])
-		return end + 1
-	}
-	n := end + 1
-	if end < 0 {
-		n = len(p)
-	}
-	g.midLine = true
-	g.head = append(g.head, p[:min(n, responseHead-len(g.head))]...)
-	if n >= responseTail {
-		copy(g.tail[:], p[n-responseTail:n])
-	} else {
-		copy(g.tail[:], g.tail[n:])
-		copy(g.tail[responseTail-n:], p[:n])
-	}
-	if end >= 0 {
-		g.answer(g.head, g.tail[:])
-		g.head, g.tail, g.midLine = nil, [responseTail]byte{}, false
-	}
-	return n
-}
-
-func endsInBrace(line []byte) bool {
-	if n := len(line); n > 0 && line[n-1] == '\r' {
-		line = line[:n-1]
-	}
-	return len(line) > 0 && line[len(line)-1] == '}'
-}
-
-// answer takes one line by its first and its last octets.
-func (g *Guard) answer(head, tail []byte) {
-	first, rest, _ := bytes.Cut(bytes.TrimRight(head, "\r\n"), []byte(" "))
-	switch {
-	case g.goesOn || string(first) == "*" && !isStatus(rest): // the text of a status response has no literal
-		header := headerAtEnd(bytes.TrimRight(tail, "\r\n"))
-		g.goesOn = header.closed()
-		if g.goesOn {
-			g.data = header.size
-		}
-	case string(first) == "*":
-	case len(first) > 0 && first[0] == '+':
-		g.invited()
-	case g.barrier != "" && string(first) == g.barrier:
-		g.barrier, g.quiet = "", true
-	default:
-		if i := slices.Index(g.open, string(first)); i >= 0 {
-			g.open = slices.Delete(g.open, i, i+1)
-			g.answered(string(first))
-		}
-	}
-}
-
-// isStatus says whether an untagged response is a status response (RFC 9051, section 7.1).
-func isStatus(rest []byte) bool {
-	word, _, _ := bytes.Cut(rest, []byte(" "))
-	switch strings.ToUpper(string(word)) {
-	case "OK", "NO", "BAD", "BYE", "PREAUTH":
-		return true
-	}
-	return false
-}
-
-// invited: the upstream wants the literal.
-func (g *Guard) invited() {
-	if g.awaited != nil {
-		g.literal, g.awaited = g.awaited.size, nil
-	}
-}
-
-// answered: the command is over. If its literal was awaited, the upstream doesn't want it.
-func (g *Guard) answered(tag string) {
-	a := g.awaited
-	if a == nil || a.tag != tag {
-		return
-	}
-	g.awaited, g.within = nil, false
-	if a.nonSync {
-		g.literal, g.dropping = a.size, true
-	}
 }

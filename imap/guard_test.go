@@ -184,6 +184,8 @@ func TestGuardUnfollowable(t *testing.T) {
 		// Servers answer these as if they were commands, or invite what is no literal.
 		"foo\r\n", "DONE NOOP\r\n", "done IDLE\r\n", "+x NOOP {48}\r\n", "+ NOOP\r\n", "* NOOP\r\n", "\"a NOOP\r\n", "\xe4 NOOP\r\n",
 		"a IDLE {9}\r\n", "a idle {9+}\r\n", "a IDLE \r\n", "a IDLE x\r\n", "a IDLEX\x01\r\n",
+		// A server may fold these to names that are refused, or see a space in them.
+		"a LOG\u0130N x y\r\n", "a \u017fTARTTLS\r\n", "a \u0131DLE\r\n", "a UID\u00a0STORE 1 FLAGS ()\r\n", "a UID\u0085STORE 1 FLAGS ()\r\n", "a NOOP\x80\r\n", "a NOOP\xff\r\n",
 		"a APPEND x {18446744073709551621}\r\n", "a APPEND x {1099511627777+}\r\n",
 	} {
 		var s guarded
@@ -255,6 +257,11 @@ func TestGuardSplits(t *testing.T) {
 
 func converse(client string, answers []string, size, upstreamSize int) *guarded {
 	s := &guarded{}
+	s.converse(client, answers, size, upstreamSize)
+	return s
+}
+
+func (s *guarded) converse(client string, answers []string, size, upstreamSize int) {
 	for ; len(client) > 0; client = client[min(size, len(client)):] {
 		s.client(client[:min(size, len(client))])
 	}
@@ -263,7 +270,6 @@ func converse(client string, answers []string, size, upstreamSize int) *guarded 
 			s.upstream(a[:min(upstreamSize, len(a))])
 		}
 	}
-	return s
 }
 
 // modelUpstream reads what a Guard passes on, as some server would, and notes what it
@@ -272,9 +278,9 @@ type modelUpstream struct {
 	whims    []byte
 	in       []byte
 	literal  int
-	tag      string // of the command whose literal is being read
-	idle     string // tag of an IDLE
-	executed []string
+	tag      string   // of the command whose literal is being read
+	idle     string   // tag of an IDLE
+	executed []string // commands in capitals, UID with the next word
 }
 
 func (m *modelUpstream) whim() byte {
@@ -315,7 +321,11 @@ func (m *modelUpstream) read(p []byte) (answers string) {
 			}
 			m.tag = f[0]
 			if len(f) > 1 {
-				m.executed = append(m.executed, strings.ToUpper(f[1]))
+				command := strings.ToUpper(f[1])
+				if command == "UID" && len(f) > 2 {
+					command += " " + strings.ToUpper(f[2])
+				}
+				m.executed = append(m.executed, command)
 				if strings.EqualFold(f[1], "IDLE") {
 					answers += "+ idling\r\n"
 					m.idle, m.tag = m.tag, ""
@@ -348,7 +358,8 @@ func (m *modelUpstream) read(p []byte) (answers string) {
 }
 
 // Whatever a client sends, and whatever the upstream makes of its literals and when, it
-// never executes a refused command.
+// never executes a refused command, and in a read-only session none that isn't known to
+// change nothing.
 func FuzzGuard(f *testing.F) {
 	f.Add([]byte("a NOOP {18+}\r\nb UNAUTHENTICATE\r\nc APPEND x {3}\r\nabc\r\n"), []byte{3, 0, 1}, uint8(4))
 	f.Add([]byte("a IDLE\r\nb APPEND x {17}\r\nc UNAUTHENTICATE\r\n\r\nd LOGIN a b\r\n"), []byte{0}, uint8(200))
@@ -359,33 +370,45 @@ func FuzzGuard(f *testing.F) {
 	f.Add([]byte("a STATUS &b OK&+ \r\nb IDLE\r\nc NOOP {30}\r\nzz COMPRESS DEFLATE\r\n"), []byte{0, 1, 0, 1}, uint8(15))
 	f.Add([]byte("a STATUS &+ &\r\nb NOOP {47}\r\nzz UNAUTHENTICATE\r\n"), []byte{0, 0, 1, 3}, uint8(200))
 	f.Add([]byte("+x NOOP {48}\r\nz LOGIN a b\r\n"), []byte{3}, uint8(200))
+	f.Add([]byte("a SELECT {5+}\r\nINBOX (CONDSTORE)\r\nb uid  store 1 FLAGS ()\r\nc UID FETCH 1 BODY[]\r\nd CLOSE\r\n"), []byte{0, 1}, uint8(30))
+	f.Add([]byte("a APPEND x {22+}\r\nb UID EXPUNGE 1\r\n {3}\r\nc COPY 1 x\r\nd {6}\r\nSELECT x\r\n"), []byte{3, 0, 1}, uint8(7))
+	f.Add([]byte("a SEARCH &b NO&+ \r\nb select {20}\r\nc MOVE 1 x\r\n"), []byte{0, 3, 1}, uint8(200))
 	f.Fuzz(func(t *testing.T, client, whims []byte, size uint8) {
-		m := &modelUpstream{whims: whims}
-		s := &guarded{silent: true}
-		answer := func() {
-			for len(s.up) > 0 {
-				p := s.up
-				s.up = nil
-				s.upstream(m.read(p))
-			}
-		}
-		step := int(size) + 1
-		for rest := client; len(rest) > 0 && s.err == nil; rest = rest[min(step, len(rest)):] {
-			s.client(string(rest[:min(step, len(rest))]))
-			if m.whim()%2 == 0 { // else it is slow
-				answer()
-			}
-			if len(s.g.line) > maxGuardedLines || len(s.g.open) > maxOpen {
-				t.Fatal("a bound was passed")
-			}
-		}
-		answer()
-		for _, command := range m.executed {
+		for _, command := range execute(t, Guard{}, client, whims, int(size)+1) {
 			if refused[command] {
 				t.Fatalf("the upstream executed %s", command)
 			}
 		}
+		for _, command := range execute(t, Guard{ReadOnly: true}, client, whims, int(size)+1) {
+			if !strings.Contains(harmless, " "+command+";") {
+				t.Fatalf("the upstream executed %s, read-only", command)
+			}
+		}
 	})
+}
+
+// execute returns what a model upstream executes of what a client sends, step octets at a time.
+func execute(t *testing.T, g Guard, client, whims []byte, step int) []string {
+	m := &modelUpstream{whims: whims}
+	s := &guarded{g: g, silent: true}
+	answer := func() {
+		for len(s.up) > 0 {
+			p := s.up
+			s.up = nil
+			s.upstream(m.read(p))
+		}
+	}
+	for rest := client; len(rest) > 0 && s.err == nil; rest = rest[min(step, len(rest)):] {
+		s.client(string(rest[:min(step, len(rest))]))
+		if m.whim()%2 == 0 { // else it is slow
+			answer()
+		}
+		if len(s.g.line) > maxGuardedLines || len(s.g.open) > maxOpen {
+			t.Fatal("a bound was passed")
+		}
+	}
+	answer()
+	return m.executed
 }
 
 func BenchmarkGuardLiteral(b *testing.B) {

@@ -22,15 +22,17 @@ func isInternalID(name string) bool {
 	return false
 }
 
-// cleanID returns ID's argument without internal fields, encoded anew. What it can't
-// read, literals among it, becomes NIL, and ok is false: ID must never fail by accident.
-func cleanID(argument []byte) (fields []byte, ok bool) {
+// cleanID returns ID's argument without internal fields, encoded anew, and the client's name
+// and version of these. What it can't read, literals among it, becomes NIL, and ok is false:
+// ID must never fail by accident.
+func cleanID(argument []byte) (fields []byte, said map[string]string, ok bool) {
 	d := NewDecoder(bytes.NewReader(append(bytes.Clone(argument), "\r\n"...)))
 	d.Continue = func() error { return ErrUnfollowable }
 	if d.Await() != nil {
-		return []byte("NIL"), false
+		return []byte("NIL"), nil, false
 	}
 	d.AllowLiterals(0)
+	said = make(map[string]string, 2)
 	var kept [][]byte
 	err := d.idFields(func(name, value []byte) {
 		n, ok1 := Quote(name)
@@ -41,9 +43,12 @@ func cleanID(argument []byte) (fields []byte, ok bool) {
 		if ok1 && ok2 && !isInternalID(string(name)) {
 			kept = append(kept, append(append(n, ' '), v...))
 		}
+		if name := strings.ToLower(string(name)); name == "name" || name == "version" {
+			said[name] = string(value[:min(len(value), 100)])
+		}
 	})
 	if err != nil || len(kept) == 0 {
-		return []byte("NIL"), err == nil
+		return []byte("NIL"), nil, err == nil
 	}
-	return append(append([]byte("("), bytes.Join(kept, []byte(" "))...), ')'), true
+	return append(append([]byte("("), bytes.Join(kept, []byte(" "))...), ')'), said, true
 }

@@ -177,7 +177,7 @@ func FuzzSASL(f *testing.F) {
 
 // What we send as PLAIN reads back as the account and the password.
 func TestEncodePlain(t *testing.T) {
-	b, err := base64.StdEncoding.DecodeString(string(EncodePlain("alice", []byte("s\"é"))))
+	b, err := base64.StdEncoding.DecodeString(string(EncodePlain("", "alice", []byte("s\"é"))))
 	if err != nil || string(b) != "\x00alice\x00s\"é" {
 		t.Errorf("got %q, %v", b, err)
 	}

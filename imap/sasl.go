@@ -72,10 +72,11 @@ func DecodeInitial(s string) ([]byte, error) {
 	return DecodeBase64(s)
 }
 
-// EncodePlain is the PLAIN message (RFC 4616) for the account itself, in base64.
-func EncodePlain(username string, password []byte) []byte {
-	m := make([]byte, 0, len(username)+len(password)+2)
-	m = append(append(append(append(m, 0), username...), 0), password...)
+// EncodePlain is the PLAIN message (RFC 4616), in base64. An empty authzid is the user's own.
+func EncodePlain(authzid, username string, password []byte) []byte {
+	m := make([]byte, 0, len(authzid)+len(username)+len(password)+2)
+	m = append(append(append(m, authzid...), 0), username...)
+	m = append(append(m, 0), password...)
 	out := make([]byte, base64.StdEncoding.EncodedLen(len(m)))
 	base64.StdEncoding.Encode(out, m)
 	clear(m)
