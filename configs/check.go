@@ -31,6 +31,7 @@ func (c *checker) check() {
 	c.upstreams()
 	c.routes()
 	c.mfa()
+	c.rules()
 	c.limits()
 	c.timeouts()
 	c.storage()
@@ -151,7 +152,7 @@ func (c *checker) mfa() {
 		c.warn("mfa.refusal_delay", m.RefusalDelay, `the time of a refusal tells which part was wrong; "2s" hides it`)
 	}
 
-	c.oneOf("mfa.grant.from", g.From, "network", "off")
+	c.oneOf("mfa.grant.from", g.From, "network", "tls-client", "both", "off")
 	c.within("mfa.grant.ipv4_prefix", g.IPv4Prefix, 8, 32)
 	c.within("mfa.grant.ipv6_prefix", g.IPv6Prefix, 16, 128)
 	if g.IPv4Prefix < 16 {
@@ -274,6 +275,12 @@ func (c *checker) operation() {
 	c.positive("audit.keep", c.Audit.Keep)
 	if c.Audit.Most < 1 {
 		c.refuse("audit.most", c.Audit.Most, "must be at least 1")
+	}
+	if file := c.Audit.File; file != "" {
+		c.folder("audit.file", file, filepath.Dir(file))
+		if info, err := os.Stat(file); err == nil && info.IsDir() {
+			c.refuse("audit.file", file, "is a folder: must be the path of a file, which is made where it isn't there")
+		}
 	}
 }
 

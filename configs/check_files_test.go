@@ -33,6 +33,27 @@ func TestCheckStore(t *testing.T) {
 	}
 }
 
+func TestCheckAuditFile(t *testing.T) {
+	dir := folder(t)
+	for _, name := range []string{"logs", "logs/sub"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(dir, "logs", "audit.log"), "{}\n")
+	for file, want := range map[string][]string{
+		"audit.log":           nil,
+		"logs/audit.log":      nil,
+		"nowhere/audit.log":   {`w.toml:5: audit.file = "nowhere/audit.log": there is no folder nowhere: make it, writable for the user that imapwarden runs as and nobody else`},
+		"logs/audit.log/deep": {`w.toml:5: audit.file = "logs/audit.log/deep": logs/audit.log is not a folder`},
+		"logs/sub":            {`w.toml:5: audit.file = "logs/sub": is a folder: must be the path of a file, which is made where it isn't there`},
+	} {
+		if diff := cmp.Diff(want, said(t, dir, required+`audit.file = "`+file+`"`)); diff != "" {
+			t.Errorf("%s\n%s", file, diff)
+		}
+	}
+}
+
 // A socket is safe in a folder of our own, wherever that is.
 func TestCheckSocket(t *testing.T) {
 	dir := folder(t)

@@ -41,6 +41,13 @@ func TestCheck(t *testing.T) {
 		"[[route]]\naccount = 'älice'\nupstream = 'default'": {`w.toml:6: warning: route[0].account = "älice": never used: account_names = "ascii" lets no such account in`},
 		`audit = { keep = "1h", most = 1 }`:                  nil,
 		`mfa.code_separator = "::"`:                          nil,
+		`mfa.grant.from = "tls-client"`:                      nil,
+		`mfa.grant.from = "both"`:                            nil,
+		`mfa.grant.from = "off"`:                             nil,
+		`mfa.grant.tls_client = { absolute="20d" }`:          nil,
+		`mfa.grant.tls_client.idle = "31d"`:                  {`w.toml:5: warning: mfa.grant.tls_client.idle = "31d": has no effect: the grant ends after 30d anyway (mfa.grant.tls_client.absolute)`},
+		`audit.file = "audit.log"`:                           nil,
+		`audit.file = ""`:                                    nil,
 		"[[route]]\ndomain = 'a.org'\nupstream = 'default'\n[[route]]\ndomain = 'A.org'\nupstream = 'default'": {`w.toml:8: warning: route[1]: never used, because route[0] is for the same and comes first`},
 
 		// Wrong values.
@@ -67,22 +74,18 @@ func TestCheck(t *testing.T) {
 		"[[route]]\nupstream = 'default'\n[log]\nlevel = \"no\"": {`w.toml:5: route[0]: must have either domain or account, and not both`, `w.toml:8: log.level = "no": must be "debug", "info", "warn" or "error"`},
 
 		`account_names = "latin1"`: {`w.toml:5: account_names = "latin1": must be "ascii" or "unicode"`},
+		`mfa.grant.from = "tls"`:   {`w.toml:5: mfa.grant.from = "tls": must be "network", "tls-client", "both" or "off"`},
 		`audit.keep = "0s"`:        {`w.toml:5: audit.keep = "0s": must be longer than 0s`},
 		`audit.most = 0`:           {`w.toml:5: audit.most = 0: must be at least 1`},
 
 		// Not in this version.
-		`tls.client_ca = "ca.pem"`:                  {`w.toml:5: tls.client_ca: this version can't do that yet: remove it`},
-		"[tls.acme]\ndomains = ['a.org']":           {`w.toml:5: tls.acme: this version can't do that yet: remove it, and name files in tls.certificates; they are read again when they change`},
-		`tls.acme.challenge = "tls-alpn-01"`:        nil,
-		`mfa.grant.from = "both"`:                   {`w.toml:5: mfa.grant.from: this version can't do that yet: use "network" or "off"`},
-		`mfa.grant.from = "off"`:                    nil,
-		"[[rule]]\naction = 'deny'":                 {`w.toml:5: rule: this version can't do that yet: remove every [[rule]]`},
-		`shared.redis = "redis://cache"`:            {`w.toml:5: shared.redis: this version can't do that yet: remove it; each machine limits by itself`},
-		`store.url = "postgres://db/w"`:             {`w.toml:5: store.url: this version can't do that yet: use "sqlite:" and the path of a file`},
-		`portal.address = ":443"`:                   {`w.toml:5: portal.address: this version can't do that yet: remove it`},
-		`portal.url = "https://mail.example.org/"`:  nil,
-		`audit.file = "audit.log"`:                  {`w.toml:5: audit.file: this version can't do that yet: remove it; audit events are in the store`},
-		`mfa.grant.tls_client = { absolute="20d" }`: nil,
+		`tls.client_ca = "ca.pem"`:                 {`w.toml:5: tls.client_ca: this version can't do that yet: remove it`},
+		"[tls.acme]\ndomains = ['a.org']":          {`w.toml:5: tls.acme: this version can't do that yet: remove it, and name files in tls.certificates; they are read again when they change`},
+		`tls.acme.challenge = "tls-alpn-01"`:       nil,
+		`shared.redis = "redis://cache"`:           {`w.toml:5: shared.redis: this version can't do that yet: remove it; each machine limits by itself`},
+		`store.url = "postgres://db/w"`:            {`w.toml:5: store.url: this version can't do that yet: use "sqlite:" and the path of a file`},
+		`portal.address = ":443"`:                  {`w.toml:5: portal.address: this version can't do that yet: remove it`},
+		`portal.url = "https://mail.example.org/"`: nil,
 	} {
 		if diff := cmp.Diff(want, said(t, folder(t), required+text)); diff != "" {
 			t.Errorf("%s\n%s", text, diff)
@@ -130,9 +133,10 @@ func TestCheckUpstreams(t *testing.T) {
 		`{ address = "127.0.0.1:993", tls = "none" }`:                                   {`w.toml:3: upstream[0].address = "127.0.0.1:993": that is our own listener[0] (0.0.0.0:993): let the IMAP server listen on another port, and name that`},
 		`{ address = ":143" }`:                                                          {`w.toml:3: upstream[0].address = ":143": must be a host and a port as a number, such as "127.0.0.1:143", "[::1]:143" or "imap.example.org:993"`},
 		`{ address = "imap.lan:0" }`:                                                    {`w.toml:3: upstream[0].address = "imap.lan:0": must be a host and a port as a number, such as "127.0.0.1:143", "[::1]:143" or "imap.example.org:993"`},
-		`{ address = "imap.lan:143", login = "master", master = { user = "m" } }`:       {`w.toml:3: upstream[0].login: this version can't do that yet: use "replay"`, `w.toml:3: upstream[0].master: this version can't do that yet: remove it`},
+		`{ address = "imap.lan:143", login = "master", master = { user = "m" } }`:       {`w.toml:3: upstream[0].master.password_file is missing: a file whose first line is the master user's password, mode 0600`},
+		`{ address = "imap.lan:143", master = { user = "m" } }`:                         {`w.toml:3: warning: upstream[0].master.user = "m": has no effect with login = "replay": say login = "master", or remove it`},
 		`{ address = "imap.lan:143", forward = "proxy-v2" }`:                            nil,
-		`{ address = "imap.lan:143", forward = "xclient", login = "", tls = "always" }`: {`w.toml:3: upstream[0].tls = "always": must be "starttls", "implicit" or "none"`, `w.toml:3: upstream[0].login = "": must be "replay"`, `w.toml:3: upstream[0].forward = "xclient": must be "id", "proxy-v2" or "off"`},
+		`{ address = "imap.lan:143", forward = "xclient", login = "", tls = "always" }`: {`w.toml:3: upstream[0].tls = "always": must be "starttls", "implicit" or "none"`, `w.toml:3: upstream[0].login = "": must be "replay" or "master"`, `w.toml:3: upstream[0].forward = "xclient": must be "id", "proxy-v2" or "off"`},
 		`{ address = "imap.lan:143", server_name = "a b" }`:                             {`w.toml:3: upstream[0].server_name = "a b": must be the name in the upstream's certificate, such as "imap.example.org"`},
 		`{ address = "imap.lan:143", ca = "nowhere.pem" }`:                              {`w.toml:3: upstream[0].ca = "nowhere.pem": can't be read: no such file or directory (relative paths start at the configuration file's folder)`},
 		`{ name = "a", address = "a.lan:143" }, { name = "a", address = "b.lan:143" }`:  {`w.toml:3: upstream[1].name = "a": upstream[0] has that name already: give each its own`},

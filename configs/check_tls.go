@@ -4,9 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -86,7 +84,8 @@ func (c *checker) upstreams() {
 			named[u.Name] = key
 		}
 		c.oneOf(key+".tls", u.TLS, "starttls", "implicit", "none")
-		c.oneOf(key+".login", u.Login, "replay")
+		c.oneOf(key+".login", u.Login, "replay", "master")
+		c.master(key, u)
 		c.oneOf(key+".forward", u.Forward, "id", "proxy-v2", "off")
 		if u.ServerName != "" && !isDNSName(u.ServerName) && net.ParseIP(u.ServerName) == nil {
 			c.refuse(key+".server_name", u.ServerName, `must be the name in the upstream's certificate, such as "imap.example.org"`)
@@ -145,11 +144,7 @@ func (c *checker) read(key, path, what string) []byte {
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		hint := " (relative paths start at the configuration file's folder)"
-		if errors.Is(err, fs.ErrPermission) {
-			hint = ": let the user that imapwarden runs as read it, and enter the folders above it"
-		}
-		c.refuse(key, path, "can't be read: %v%s", reason(err), hint)
+		c.refuse(key, path, "%v", unreadable(err))
 		return nil
 	}
 	return content

@@ -73,14 +73,6 @@ type Upstream struct {
 	Forward        string `toml:"forward"` // "id", "proxy-v2" or "off"
 }
 
-// Master is the upstream's master user, for login = "master".
-type Master struct {
-	User         string `toml:"user"`
-	PasswordFile string `toml:"password_file"`
-	Style        string `toml:"style"`     // "authzid" or "separator"
-	Separator    string `toml:"separator"` // between account and master user
-}
-
 // A Route sends a domain's accounts, or one account, to an upstream. The first
 // that fits counts; where none does, the first upstream.
 type Route struct {
@@ -111,17 +103,6 @@ type Grant struct {
 type TLSClient struct {
 	Absolute Duration `toml:"absolute"`
 	Idle     Duration `toml:"idle"`
-}
-
-// A Rule decides about attempts that all its matchers fit.
-type Rule struct {
-	Accounts     []string       `toml:"accounts"`
-	Networks     []netip.Prefix `toml:"networks"`
-	Countries    []string       `toml:"countries"`
-	Action       string         `toml:"action"`
-	SecondFactor string         `toml:"second_factor"`
-	ReadOnly     bool           `toml:"read_only"`
-	MaxSessions  int            `toml:"max_sessions"`
 }
 
 // Limits bound what strangers can try. Counts are of failures: good logins cost nothing.
@@ -186,5 +167,5 @@ type Log struct {
 type Audit struct {
 	Keep Duration `toml:"keep"` // older ones are removed
 	Most int      `toml:"most"` // of more, the oldest are removed
-	File string   `toml:"file"`
+	File string   `toml:"file"` // each event is appended as a line of JSON; "" turns it off
 }

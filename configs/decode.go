@@ -153,20 +153,20 @@ func (w walker) enter(root cursor, header *unstable.Node) (at cursor, end int) {
 		if !at.value.IsValid() {
 			continue
 		}
-		list := at.value.Kind() == reflect.Slice && at.value.Type().Elem().Kind() == reflect.Struct
+		list := at.value.Kind() == reflect.Slice && isTable(at.value.Type().Elem())
 		switch {
 		case last && header.Kind == unstable.ArrayTable && list:
 			at = appendTo(at)
 			w.place[at.path] = w.line(key)
-		case last && header.Kind == unstable.Table && at.value.Kind() == reflect.Struct:
+		case last && header.Kind == unstable.Table && isTable(at.value.Type()):
 		case !last && list && at.value.Len() > 0: // [upstream.master] is the last upstream's
 			i := at.value.Len() - 1
 			at = cursor{at.value.Index(i), fmt.Sprintf("%s[%d]", at.path, i)}
-		case !last && at.value.Kind() == reflect.Struct:
+		case !last && isTable(at.value.Type()):
 		case list:
 			w.add(at.path, fmt.Sprintf("%s is a list of tables: each begins with [[%[1]s]], in two brackets", at.path), false)
 			at = cursor{}
-		case at.value.Kind() == reflect.Struct:
+		case isTable(at.value.Type()):
 			w.add(at.path, fmt.Sprintf("there is only one %s: write [%[1]s], in one bracket", at.path), false)
 			at = cursor{}
 		default:
@@ -180,7 +180,7 @@ func (w walker) enter(root cursor, header *unstable.Node) (at cursor, end int) {
 // assign sets one key = value, in a table or an inline table.
 func (w walker) assign(at cursor, keyValue *unstable.Node) {
 	for it := keyValue.Key(); it.Next(); {
-		if at.value.IsValid() && at.value.Kind() != reflect.Struct {
+		if at.value.IsValid() && !isTable(at.value.Type()) {
 			w.add(at.path, fmt.Sprintf("%s is not a table: %s", at.path, wanted(at.value.Type())), false)
 			return
 		}
@@ -300,10 +300,17 @@ func appendTo(at cursor) cursor {
 		*e = DefaultListener()
 	case *Upstream:
 		*e = DefaultUpstream()
+	case *Rule:
+		*e = DefaultRule()
 	}
 	i := at.value.Len()
 	at.value.Set(reflect.Append(at.value, element))
 	return cursor{at.value.Index(i), fmt.Sprintf("%s[%d]", at.path, i)}
+}
+
+// isTable says if a type is a table of keys, and not a struct that one text stands for.
+func isTable(t reflect.Type) bool {
+	return t.Kind() == reflect.Struct && !reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
 
 // wanted says what kind of value a type takes.
@@ -313,6 +320,14 @@ func wanted(t reflect.Type) string {
 		return `must be a duration in quotes, such as "90s", "12h" or "1d12h"`
 	case "Prefix":
 		return `must be a network in quotes, such as "203.0.113.0/24"`
+	case "Weekday":
+		return `must be "mon", "tue", "wed", "thu", "fri", "sat" or "sun"`
+	case "Hours":
+		return `must be a part of the day in quotes, such as "08:00-18:00", or "22:00-06:00" over midnight`
+	case "Moment":
+		return `must be a day or a time in quotes, such as "2026-12-01", "2026-12-01 08:00" or "2026-12-01T08:00:00+01:00"`
+	case "Zone":
+		return `must be a time zone of the IANA database in quotes, such as "Europe/Berlin", and this machine must know it (the package tzdata)`
 	}
 	switch t.Kind() {
 	case reflect.Struct:

@@ -56,13 +56,16 @@ func Default() *Config {
 // DefaultListener returns a [[listener]] that says nothing.
 func DefaultListener() Listener { return Listener{TLS: "implicit"} }
 
+// DefaultRule returns a [[rule]] that says nothing.
+func DefaultRule() Rule { return Rule{Action: "allow"} }
+
 // DefaultUpstream returns an [[upstream]] that says nothing.
 func DefaultUpstream() Upstream {
 	return Upstream{
 		Name:    "default",
 		TLS:     "starttls",
 		Login:   "replay",
-		Master:  Master{Style: "authzid"},
+		Master:  Master{Style: "authzid", Separator: "*"},
 		Forward: "id",
 	}
 }

@@ -50,7 +50,7 @@ func TestExampleHasEveryKey(t *testing.T) {
 			if kind.Kind() == reflect.Slice {
 				kind = kind.Elem()
 			}
-			if isTable := kind.Kind() == reflect.Struct && kind.PkgPath() == table.PkgPath(); isTable {
+			if isTable(kind) {
 				visit(kind, strings.TrimPrefix(header+"."+key, "."))
 				continue
 			}
@@ -64,6 +64,30 @@ func TestExampleHasEveryKey(t *testing.T) {
 
 func keyPattern(key string) *regexp.Regexp {
 	return regexp.MustCompile(`(?m)(^#? *|[{,] )` + key + ` *=`)
+}
+
+// The rules in the example mean what their text says, once the "#" is removed.
+func TestExampleRules(t *testing.T) {
+	var text string
+	for _, block := range regexp.MustCompile(`(?m)^# \[\[rule\]\]\n(# [a-z_]+ *= .*\n)+`).FindAllString(Example, -1) {
+		text += regexp.MustCompile(`(?m)^# `).ReplaceAllString(block, "")
+	}
+	text = regexp.MustCompile(`(?m)^countries.*`).ReplaceAllString(text, "") // not yet
+	config, problems := Parse(filepath.Join(folder(t), "w.toml"), []byte(required+text))
+	if config == nil {
+		t.Fatalf("not loaded: %v", problems)
+	}
+	var got []string
+	for i, r := range config.Rules {
+		got = append(got, r.Title(i)+": "+r.SecondFactor)
+	}
+	want := []string{"staff: required", "admins first: required", "all from December on: required", "office: observe"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if len(problems) != 1 || problems[0].Key != "rule[3].second_factor" {
+		t.Errorf("other problems than that the office needs no codes: %v", problems)
+	}
 }
 
 // section is the part of the example with a table's keys: after its header, or,
@@ -109,6 +133,23 @@ func TestDovecotExample(t *testing.T) {
 		out, err := exec.CommandContext(t.Context(), doveconf, "-c", path, "-h", setting).CombinedOutput()
 		if got := strings.TrimSpace(string(out)); err != nil || got != want {
 			t.Errorf("doveconf: %v: %s is %q, want %q", err, setting, got, want)
+		}
+	}
+}
+
+// The master user's lines are settings of Dovecot, once the "#" is removed.
+func TestDovecotExampleMaster(t *testing.T) {
+	doveconf, err := exec.LookPath("doveconf")
+	if err != nil {
+		t.Fatal("doveconf is missing: ./test installs it")
+	}
+	path := filepath.Join(t.TempDir(), "dovecot.conf")
+	lines := regexp.MustCompile(`(?s)\n#auth_master_user_separator.*?\n#}\n`).FindString(DovecotExample)
+	write(t, path, strings.ReplaceAll(lines, "\n#", "\n"))
+	out, err := exec.CommandContext(t.Context(), doveconf, "-c", path, "-n").CombinedOutput()
+	for _, want := range []string{"auth_master_user_separator = *", "passdb {", "  master = yes", "  result_success = continue"} {
+		if err != nil || !strings.Contains(string(out), want+"\n") {
+			t.Errorf("doveconf: %v: there is no %q in\n%s", err, want, out)
 		}
 	}
 }

@@ -82,6 +82,11 @@ func (c *Config) fold() {
 		c.Routes[i].Domain = strings.ToLower(c.Routes[i].Domain)
 		c.Routes[i].Account = strings.ToLower(c.Routes[i].Account)
 	}
+	for _, r := range c.Rules {
+		for i := range r.Accounts {
+			r.Accounts[i] = strings.ToLower(r.Accounts[i])
+		}
+	}
 }
 
 // A document is a configuration file: its lines, where each key stands, and what is

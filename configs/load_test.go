@@ -212,7 +212,7 @@ format = "text"
 		`w.toml:40: mfa.code_separator = "x": must be "" or up to three of the signs on a US keyboard, no letters, digits or spaces, such as "," or "::"`,
 		`w.toml:41: mfa.grant.absolute = "forever": must be a duration in quotes, such as "90s", "12h" or "1d12h"`,
 		`w.toml:41: unknown key "mfa.grant.hours": mfa.grant has from, ipv4_prefix, ipv6_prefix, absolute, idle, tls_client`,
-		`w.toml:41: mfa.grant.from = "networrk": must be "network" or "off"`,
+		`w.toml:41: mfa.grant.from = "networrk": must be "network", "tls-client", "both" or "off"`,
 		`w.toml:41: mfa.grant.ipv4_prefix = 33: must be from 8 to 32`,
 		`w.toml:41: mfa.grant.idle = "0s": must be longer than 0s`,
 		`w.toml:44: limits.refusals = 0: must be at least 1`,
@@ -334,7 +334,13 @@ func TestSyntax(t *testing.T) {
 				"w.toml:8: limits.refusals = 3.0: must be a whole number, without quotes",
 				"w.toml:9: limits.mode is not a table: must be a text in quotes",
 				`w.toml:10: rule[0].networks[0] = "10.0.0.0/33": must be a network in quotes, such as "203.0.113.0/24"`,
-				"w.toml:10: rule: this version can't do that yet: remove every [[rule]]",
+			},
+		},
+		"a list of texts isn't one of tables": {
+			"[[rule]]\n[[rule.networks]]\n\"\" = 1\n[rule.weekdays]\n",
+			[]string{
+				"w.toml:6: rule[0].networks is not a table: must be a list, such as [ value, value ]",
+				"w.toml:8: rule[0].weekdays is not a table: must be a list, such as [ value, value ]",
 			},
 		},
 		"only go-toml sees it": {
@@ -396,6 +402,7 @@ func TestNoSecret(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(required))
 	f.Add([]byte(strings.ReplaceAll(Example, "/etc/imapwarden/", "/nowhere/")))
+	f.Add([]byte("[[rule]]\nsince=\"2026-12-01\"\nhours=\"22:00-06:00\"\nzone=\"UTC\"\nweekdays=[\"mon\"]\n[[rule.networks]]\n\"\"=1\n"))
 	f.Add([]byte("[[upstream]]\n[upstream.master]\nuser=[\n\n]\n[[x.y]]\n\"a.b\".c=1\r\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		config, problems := Parse("/nowhere/w.toml", data)
