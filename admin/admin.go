@@ -8,7 +8,7 @@
 // Requests are bounded, names and codes travel in bodies, never in URLs, and a
 // refusal arrives at the client as the *auth.Refusal that it left as.
 //
-// The package knows no store, and no file but its socket. All its types may be
+// The package knows no store, no session, and no file but its socket. All its types may be
 // used by any number of goroutines at once.
 package admin
 
@@ -29,16 +29,30 @@ import (
 func Signed(d *auth.Directory, sink audit.Sink, by string, lost func(error)) *auth.Directory {
 	signed := *d
 	signed.Audit = func(ctx context.Context, c auth.Change) {
-		event := audit.Event{Time: time.Now(), Kind: c.Kind, Outcome: audit.Accepted, Account: c.Account, Detail: by}
-		if refusal, ok := errors.AsType[*auth.Refusal](c.Err); ok {
-			event.Outcome, event.Reason = audit.Refused, string(refusal.Reason)
-		} else if c.Err != nil {
-			event.Outcome = audit.Failed
-		}
-		// The change is made; that its maker is gone by now doesn't undo it.
-		if err := sink.Append(context.WithoutCancel(ctx), []audit.Event{event}); err != nil {
-			lost(fmt.Errorf("admin: recording in the audit that %s of %s was %s: %w", c.Kind, c.Account, event.Outcome, err))
+		if err := Record(ctx, sink, by, audit.Event{Kind: c.Kind, Account: c.Account}, c.Err); err != nil {
+			lost(err)
 		}
 	}
 	return &signed
+}
+
+// Record leaves the event of what an administrator did or was to do: err says
+// what came of it, as in auth.Change. It returns an error where the event can't
+// be written.
+func Record(ctx context.Context, sink audit.Sink, by string, event audit.Event, err error) error {
+	event.Time, event.Outcome, event.Detail = time.Now(), audit.Accepted, by
+	if refusal, ok := errors.AsType[*auth.Refusal](err); ok {
+		event.Outcome, event.Reason = audit.Refused, string(refusal.Reason)
+	} else if err != nil {
+		event.Outcome = audit.Failed
+	}
+	// The change is made; that its maker is gone by now doesn't undo it.
+	if err := sink.Append(context.WithoutCancel(ctx), []audit.Event{event}); err != nil {
+		what := event.Kind
+		if event.Account != "" {
+			what += " of " + event.Account
+		}
+		return fmt.Errorf("admin: recording in the audit that %s was %s: %w", what, event.Outcome, err)
+	}
+	return nil
 }

@@ -99,7 +99,10 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []auth.Summary{{Account: "alice@example.org", Enrolled: true}, {Account: "bob@example.org", Enrolled: true}}
+	want := []auth.Summary{
+		{Account: "alice@example.org", Enrolled: true, RecoveryCodes: 10},
+		{Account: "bob@example.org", Enrolled: true, RecoveryCodes: 10},
+	}
 	if diff := cmp.Diff(want, list, cmpopts.IgnoreTypes(time.Time{})); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}
@@ -137,7 +140,7 @@ func TestRoundTrip(t *testing.T) {
 		event("account.remove", audit.Refused, "alice@example.org", auth.NoSuchAccount),
 		event("account.reset", audit.Refused, "", auth.BadName),
 	}
-	if diff := cmp.Diff(events, got, cmpopts.IgnoreFields(audit.Event{}, "ID", "Time")); diff != "" {
+	if diff := cmp.Diff(events, got, cmpopts.IgnoreFields(audit.Event{}, "ID", "Time", "Hash")); diff != "" {
 		t.Errorf("audit (-want +got):\n%s", diff)
 	}
 
@@ -164,6 +167,14 @@ func (broken) Events(context.Context, audit.Filter) ([]audit.Event, error) {
 	return nil, errors.New("the disk is gone")
 }
 
+func (broken) Ways(context.Context, time.Time, string, int) ([]audit.Way, error) {
+	return nil, errors.New("the disk is gone")
+}
+
+func (broken) Mark(context.Context, string) (string, error) {
+	return "", errors.New("the disk is gone")
+}
+
 func TestFailureIsNoRefusal(t *testing.T) {
 	client := dial(t, serve(t, &admin.Server{Directory: directory(t, memory.New()), Audit: broken{}, Events: broken{}, Log: zap.NewNop()}))
 
@@ -178,6 +189,10 @@ func TestFailureIsNoRefusal(t *testing.T) {
 	}
 	if e.Secret != "" {
 		t.Error("the secret came with an error")
+	}
+	// Nor is one that is no change to an account.
+	if _, _, err := client.EndAccount(t.Context(), "alice@example.org"); err == nil || !strings.Contains(err.Error(), "the disk is full") {
+		t.Errorf("ending sessions: %v", err)
 	}
 	// The change's own error counts more than the audit's.
 	if _, refused := errors.AsType[*auth.Refusal](client.Remove(t.Context(), "nobody")); !refused {
@@ -203,6 +218,12 @@ func TestRequestsAreBounded(t *testing.T) {
 		"unknown field":   {"POST", "/account/confirm", `{"987654":1}`, 400},
 		"another method":  {"GET", "/account/list", "", 405},
 		"no such request": {"POST", "/", `{}`, 404},
+		"all or one":      {"POST", "/app-password/revoke", `{"account":"alice"}`, 409},
+		"all or some":     {"POST", "/grant/revoke", `{"account":"alice"}`, 409},
+		"both":            {"POST", "/grant/revoke", `{"account":"alice","ids":["g1"],"all":true}`, 409},
+		"no session":      {"POST", "/session/kill", `{}`, 409},
+		"two ways":        {"POST", "/session/kill", `{"account":"alice","session":"s1"}`, 409},
+		"another mark":    {"POST", "/mark", `{"mark":"987654"}`, 409},
 		"fits":            {"POST", "/account/show", `{"account":"` + strings.Repeat("a", 60<<10) + `"}`, 409},
 	} {
 		t.Run(name, func(t *testing.T) {

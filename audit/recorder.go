@@ -172,7 +172,13 @@ func (r *Recorder) append(batch []Event) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return r.sink.Append(ctx, batch)
+	err := r.sink.Append(ctx, batch)
+	if err != nil {
+		for i := range batch { // what it set counts for nothing, and must not stand in the log
+			batch[i].ID, batch[i].Hash = 0, Hash{}
+		}
+	}
+	return err
 }
 
 func (r *Recorder) logLost(e Event, err error) {

@@ -213,6 +213,36 @@ func TestRecorderFailingSink(t *testing.T) {
 	}
 }
 
+// A failingSink sets what a Sink sets, and fails all the same, as where a commit fails.
+type failingSink struct {
+	t    *testing.T
+	head Hash
+}
+
+func (s *failingSink) Append(_ context.Context, events []Event) error {
+	for i := range events {
+		if events[i].ID != 0 || !events[i].Hash.IsZero() {
+			s.t.Errorf("event %d came with the ID and Hash of the try before", i)
+		}
+		s.head = Chain(s.head, events[i])
+		events[i].ID, events[i].Hash = int64(i+1), s.head
+	}
+	return errDisk
+}
+
+// IDs and hashes that a failed try has set are another event's by the next.
+func TestRecorderForgetsWhatAFailedTrySet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, logs := recorder(&failingSink{t: t})
+		want := []Event{{Session: "0"}, {Session: "1"}}
+		record(t, r, 0, 2)
+		closeIt(t, r)
+		if got := logged(t, logs); !slices.Equal(got, want) {
+			t.Errorf("logged %v, want %v", got, want)
+		}
+	})
+}
+
 // A sink that hangs costs three timeouts a batch, and the recorder goes on after it.
 func TestRecorderHangingSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -35,9 +35,12 @@ type Authenticator struct {
 	CodeSeparator string           // between password and code; "": the last six digits are the code
 	Now           func() time.Time // nil: time.Now
 	Log           *zap.Logger      // nil: none
+	Ended         func(Revocation) // told when grants end whose password was changed; nil: nobody
 
 	flights flights
 	stays   stays
+	uses    uses
+	sealed  sealedLately
 }
 
 // An Attempt is one presented set of credentials.
@@ -45,7 +48,10 @@ type Attempt struct {
 	Account   string     // as Names.Canonical made it
 	Secret    Secret     // what the client sent as its password; not to be wiped before the claim is settled
 	Source    netip.Addr // the client's address
+	Client    []byte     // the id of the TLS client, nil where it has none
+	Program   string     // what the client said of itself, for the last use of an app password
 	Mode      Mode       // what the rules ask of it
+	Master    bool       // the upstream has a master user, so that app passwords need no vault
 	FreshCode bool       // grants don't count, but for this very login on its other connections
 }
 
@@ -59,6 +65,9 @@ func (a *Authenticator) Examine(ctx context.Context, at Attempt) (*Claim, error)
 	}
 	if len(at.Secret) == 0 { // some upstreams take it for a request to come in without a password
 		return a.decided(at, refused(WrongPassword)), nil
+	}
+	if LooksLikeAppPassword(at.Secret) {
+		return a.examineAppPassword(ctx, at)
 	}
 	c, err := a.examine(ctx, at)
 	if err != nil || !c.bringsCode() {
@@ -85,18 +94,8 @@ func (a *Authenticator) Examine(ctx context.Context, at Attempt) (*Claim, error)
 	return c, err
 }
 
-// Familiar says whether the account has or had a grant from the source's network, as far
-// back as ended grants are kept.
-func (a *Authenticator) Familiar(ctx context.Context, account string, source netip.Addr) (bool, error) {
-	grants, err := a.Records.Grants(ctx, account)
-	if err != nil {
-		return false, fmt.Errorf("auth: reading the grants of %s: %w", account, err)
-	}
-	return familiar(grants, source), nil
-}
-
-// SessionEnded says that a session is over that a verdict let in, by the verdict's GrantID.
-func (a *Authenticator) SessionEnded(grantID string) { a.stays.end(grantID, a.now()) }
+// SessionEnded says that a session is over that the verdict let in.
+func (a *Authenticator) SessionEnded(v Verdict) { a.stays.end(v.Grants, a.now()) }
 
 // Run tells the store of last uses and purges what ended long ago, until ctx is done;
 // then it writes once more. So it should end after the last session.
@@ -107,22 +106,38 @@ func (a *Authenticator) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-write.C:
-			if err := a.stays.write(ctx, a.Records, a.now()); err != nil {
-				a.log().Warn("last uses of grants not written, trying again", zap.Error(err))
+			if err := a.write(ctx); err != nil {
+				a.log().Warn("last uses not written, trying again", zap.Error(err))
 			}
 		case <-purge.C:
-			if err := a.Records.PurgeGrants(ctx, a.now().Add(-keepEnded)); err != nil {
-				a.log().Warn("ended grants not purged, trying again", zap.Error(err))
+			if err := a.purge(ctx); err != nil {
+				a.log().Warn("what ended long ago not purged, trying again", zap.Error(err))
 			}
 		case <-ctx.Done():
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
 			defer cancel()
-			if err := a.stays.write(ctx, a.Records, a.now()); err != nil {
-				return fmt.Errorf("auth: writing the last uses of grants: %w", err)
-			}
-			return nil
+			return a.write(ctx)
 		}
 	}
+}
+
+// write tells the store when grants and app passwords were last used.
+func (a *Authenticator) write(ctx context.Context) error {
+	if err := errors.Join(a.stays.write(ctx, a.Records, a.now()), a.uses.write(ctx, a.Records)); err != nil {
+		return fmt.Errorf("auth: writing last uses: %w", err)
+	}
+	return nil
+}
+
+func (a *Authenticator) purge(ctx context.Context) error {
+	err := errors.Join(
+		a.Records.PurgeGrants(ctx, a.now().Add(-keepEnded)),
+		a.Records.PurgeAppPasswords(ctx, a.now().Add(-keepRevoked)),
+	)
+	if err != nil {
+		return fmt.Errorf("auth: purging: %w", err)
+	}
+	return nil
 }
 
 // examine gathers the facts, lets plan decide, and makes the claim.
@@ -132,40 +147,53 @@ func (a *Authenticator) examine(ctx context.Context, at Attempt) (*Claim, error)
 		return nil, fmt.Errorf("auth: reading account %s: %w", at.Account, err)
 	}
 	f := facts{mode: at.Mode, enrolled: account.Enrolled(), freshCode: at.FreshCode}
-	c := &Claim{auth: a, attempt: at, password: at.Secret}
-	var front Secret
-	var code string
-	var step int64
+	c := &Claim{auth: a, attempt: at, password: at.Secret, enrolled: f.enrolled}
+	var shown shownCode
 	if f.enrolled {
 		if c.grants, err = a.Records.Grants(ctx, at.Account); err != nil {
 			return nil, fmt.Errorf("auth: reading the grants of %s: %w", at.Account, err)
 		}
-		var ok bool
-		if front, code, ok = splitCode(at.Secret, a.CodeSeparator); ok {
-			if f.code, step, err = a.checkCode(account, code, a.now()); err != nil {
-				return nil, err
-			}
+		if shown, err = a.showsCode(ctx, account, at.Secret); err != nil {
+			return nil, err
 		}
-		f.grants = a.compare(c.grants, at, front)
+		f.code, f.recovery = shown.state, shown.recovery
+		f.grants = a.compare(c.grants, at, shown.front)
 		c.familiar = familiar(c.grants, at.Source)
 	}
 
 	d := plan(f)
 	if d.strip {
-		c.password = front
+		c.password = shown.front
 	}
+	c.outdated = f.outdated(d.strip)
 	switch d.factor {
 	case FactorCode:
-		c.proof = byCode{account.TOTP.ID, step}
+		c.proof = byCode{account.TOTP.ID, shown.step}
+	case FactorRecovery:
+		c.proof = byRecovery{account.TOTP.ID, shown.tag}
 	case FactorGrant:
-		c.proof = byGrant{d.grant}
+		c.proof = byGrant{d.grants, d.same}
 	default:
-		c.proof = bare{d.lacks, account, code}
+		c.proof = bare{d.lacks, account, shown.code}
 	}
 	return c, nil
 }
 
-func (c *Claim) bringsCode() bool { _, ok := c.proof.(byCode); return ok }
+// bringsCode says whether the claim has a code to spend.
+func (c *Claim) bringsCode() bool {
+	switch c.proof.(type) {
+	case byCode, byRecovery:
+		return true
+	}
+	return false
+}
+
+// ended tells whoever holds sessions.
+func (a *Authenticator) ended(r Revocation) {
+	if a.Ended != nil && !r.none() {
+		a.Ended(r)
+	}
+}
 
 // decided returns a claim that asks nothing of the upstream.
 func (a *Authenticator) decided(at Attempt, v Verdict) *Claim {
@@ -173,7 +201,7 @@ func (a *Authenticator) decided(at Attempt, v Verdict) *Claim {
 }
 
 func (a *Authenticator) flightKey(at Attempt) flightKey {
-	tag := a.Keys.Tag("flight", []byte(at.Account), at.Secret)
+	tag, _ := a.Keys.Tag("flight", []byte(at.Account), at.Secret)
 	return flightKey{at.Account, a.Grant.network(at.Source), string(tag)}
 }
 

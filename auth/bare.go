@@ -34,7 +34,9 @@ func (b bare) accepted(_ context.Context, c *Claim) (Verdict, error) {
 	return c.without(WrongCode), nil
 }
 
-func (bare) denied(context.Context, *Claim) error { return nil }
+func (bare) denied(ctx context.Context, c *Claim) (Reason, error) {
+	return WrongPassword, c.changed(ctx)
+}
 
 // stale says whether the code was right within the last day, or when one of the grants
 // was given; that took a minute at most, from the code to the upstream's yes.

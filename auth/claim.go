@@ -29,8 +29,14 @@ type Verdict struct {
 	Reason      Reason // why it was refused
 	Factor      Factor // what let it in beside the password
 	WouldRefuse Reason // let in by observe mode alone; Required had refused for this reason
-	GrantID     string // the grant that the session lives under, for SessionEnded; "" where there is none
 	Familiar    bool   // the account has or had a grant from the source's network
+
+	// What the session lives under: it ends with them, see Revocation.
+	Grants      []string // IDs
+	AppPassword string   // ID; "" where there is none
+
+	ReadOnly     bool // the app password doesn't let change anything
+	RecoveryLeft int  // for FactorRecovery: so many codes are left
 }
 
 // refused is the verdict for an expected no.
@@ -45,8 +51,12 @@ type Claim struct {
 	attempt  Attempt
 	password Secret
 	proof    proof
-	grants   []Grant // of the account, as examined
+	grants   []Grant  // of the account, as examined
+	outdated []string // of these, those that a no of the upstream proves to be for a password of before
 	familiar bool
+	enrolled bool
+	opened   Secret   // a password from the vault, which is ours to wipe
+	master   bool     // the upstream is asked as its master user
 	flight   *flight  // where this claim leads one
 	verdict  *Verdict // once there is one
 }
@@ -57,13 +67,17 @@ type Claim struct {
 type proof interface {
 	// accepted decides about a right password.
 	accepted(ctx context.Context, c *Claim) (Verdict, error)
-	// denied does what a wrong password calls for.
-	denied(ctx context.Context, c *Claim) error
+	// denied does what a wrong password calls for, and says why it is refused.
+	denied(ctx context.Context, c *Claim) (Reason, error)
 }
 
 // Password returns what the upstream is asked: the secret, or what stands before
-// the code. It shares the attempt's memory.
+// the code, or what the vault holds for an app password. It is not to be used after Release.
 func (c *Claim) Password() Secret { return c.password }
+
+// Master says that the upstream is to be asked as its master user, without a password
+// of the account: an app password has been proved, and Attempt.Master was set.
+func (c *Claim) Master() bool { return c.master }
 
 // Decided returns the verdict, once there is one. A claim may come decided: then the
 // upstream isn't asked, as it has just refused the same secret on another
@@ -87,6 +101,7 @@ func (c *Claim) Accept(ctx context.Context) (Verdict, error) {
 	if err != nil {
 		return Verdict{Factor: FactorNone, Familiar: c.familiar}, err
 	}
+	c.seal(ctx, v)
 	return c.settle(v), nil
 }
 
@@ -96,14 +111,17 @@ func (c *Claim) Deny(ctx context.Context) (Verdict, error) {
 	if c.verdict != nil {
 		return *c.verdict, nil
 	}
-	err := c.proof.denied(ctx, c)
-	return c.settle(refused(WrongPassword)), err
+	reason, err := c.proof.denied(ctx, c)
+	return c.settle(refused(reason)), err
 }
 
 // Release gives up a claim that has no verdict, such as when the upstream failed: the
 // next one that waits with the same secret takes its turn. It may be called at
 // any time and more than once.
-func (c *Claim) Release() { c.flight.land(nil) }
+func (c *Claim) Release() {
+	c.flight.land(nil)
+	c.opened.Wipe()
+}
 
 // Format prints stars: the claim holds a password in a private field.
 func (c *Claim) Format(f fmt.State, _ rune) { io.WriteString(f, stars) }
@@ -112,12 +130,36 @@ func (c *Claim) settle(v Verdict) Verdict {
 	v.Familiar = c.familiar
 	c.verdict = &v
 	if v.Outcome == Accepted {
-		c.auth.stays.begin(v.GrantID, c.auth.now())
+		c.auth.stays.begin(v.Grants, c.auth.now())
 		c.flight.land(nil)
 	} else {
 		c.flight.land(&v)
 	}
 	return v
+}
+
+// seal puts a password that has just proved right into the vault, for the account's app
+// passwords. What a second factor has vouched for goes to all of them; otherwise, to those
+// that have none or one that the upstream has refused. A login in observe mode
+// that lacked its second factor vouches for nothing.
+func (c *Claim) seal(ctx context.Context, v Verdict) {
+	if v.Outcome == Accepted && v.Factor != FactorAppPassword && (v.Factor != FactorNone || !c.enrolled && v.WouldRefuse == "") {
+		c.auth.sealAnew(ctx, c.attempt.Account, c.password, v.Factor == FactorCode || v.Factor == FactorRecovery)
+	}
+}
+
+// changed is what a no of the upstream to a password calls for that grants know: it was
+// changed there, so these end, and so do the sessions under them.
+func (c *Claim) changed(ctx context.Context) error {
+	if len(c.outdated) == 0 {
+		return nil
+	}
+	removed, err := c.auth.Records.RemoveGrants(ctx, c.attempt.Account, c.outdated...)
+	if err != nil {
+		return fmt.Errorf("auth: ending grants of %s: %w", c.attempt.Account, err)
+	}
+	c.auth.ended(Revocation{Account: c.attempt.Account, Grants: removed})
+	return nil
 }
 
 // without is the verdict for a right password and no second factor.

@@ -18,45 +18,76 @@ type byCode struct {
 }
 
 func (p byCode) accepted(ctx context.Context, c *Claim) (Verdict, error) {
-	a, account := c.auth, c.attempt.Account
-	grant := a.newGrant(c.attempt, c.password)
-	// Room is made before, for nothing may fail after the code is spent.
-	if old := surplus(c.grants, grant.ID); len(old) > 0 {
-		if err := a.Records.RemoveGrants(ctx, account, old...); err != nil {
-			return Verdict{}, fmt.Errorf("auth: removing the oldest grants of %s: %w", account, err)
+	return c.spend(ctx, Verdict{Outcome: Accepted, Factor: FactorCode}, func(grants []Grant, _ *Verdict) (bool, error) {
+		won, err := c.auth.Records.SpendStep(ctx, p.totp, p.step, grants...)
+		if err != nil {
+			return false, fmt.Errorf("auth: spending a code of %s: %w", c.attempt.Account, err)
 		}
+		return won, nil
+	})
+}
+
+func (byCode) denied(ctx context.Context, c *Claim) (Reason, error) {
+	return WrongPassword, c.changed(ctx)
+}
+
+// spend spends a code, and what it gives is written with it: v with the grants, where nobody
+// was quicker.
+func (c *Claim) spend(ctx context.Context, v Verdict, spend func([]Grant, *Verdict) (won bool, err error)) (Verdict, error) {
+	a := c.auth
+	given := a.newGrants(c.attempt, c.password, a.now())
+	// Room is made before, for nothing may fail after the code is spent.
+	if err := c.makeRoom(ctx, given); err != nil {
+		return Verdict{}, err
 	}
-	won, err := a.Records.SpendStep(ctx, p.totp, p.step, &grant)
+	won, err := spend(given, &v)
 	if err != nil {
-		return Verdict{}, fmt.Errorf("auth: spending a code of %s: %w", account, err)
+		return Verdict{}, err
 	}
 	if won {
-		return Verdict{Outcome: Accepted, Factor: FactorCode, GrantID: grant.ID}, nil
+		for _, g := range given {
+			v.Grants = append(v.Grants, g.ID)
+		}
+		return v, nil
 	}
 	// Somebody was quicker. If it was the same login, on another connection and perhaps
 	// another machine, then its grant is the one that ours would have been.
-	winner, ok, err := a.living(ctx, account, grant.ID)
+	winner, ok, err := a.living(ctx, c.attempt.Account, given[0].ID)
 	if err != nil {
 		return Verdict{}, err
 	}
 	if ok && (!c.attempt.FreshCode || a.recent(winner)) {
-		return Verdict{Outcome: Accepted, Factor: FactorGrant, GrantID: winner.ID}, nil
+		return c.shared(ctx, []Grant{winner})
 	}
 	return c.without(ReplayedCode), nil
 }
 
-func (byCode) denied(context.Context, *Claim) error { return nil }
+// A shownCode is what a secret ends in.
+type shownCode struct {
+	front    Secret // what stands before it; nil: there is none
+	code     string
+	recovery bool
+	state    codeState
+	step     int64  // of a fresh code
+	tag      []byte // of a fresh recovery code
+}
 
-// checkCode asks the account's authenticator about a code, and returns the step of a
-// fresh one.
-func (a *Authenticator) checkCode(account Account, code string, now time.Time) (codeState, int64, error) {
+// showsCode asks the account's authenticator about the end of a secret.
+func (a *Authenticator) showsCode(ctx context.Context, account Account, whole Secret) (shownCode, error) {
+	front, code, recovery, ok := splitCode(whole, a.CodeSeparator)
+	if !ok {
+		return shownCode{}, nil
+	}
 	secret, err := a.sharedSecret(account)
 	if err != nil {
-		return codeAbsent, 0, err
+		return shownCode{}, err
 	}
 	defer secret.Wipe()
-	state, step := stateOf(code, secret, now, account.TOTP.LastStep)
-	return state, step, nil
+	if recovery {
+		return a.showsRecovery(ctx, account, front, code, secret)
+	}
+	state, step := stateOf(code, secret, a.now(), account.TOTP.LastStep)
+	return shownCode{front: front, code: code, state: state, step: step}, nil
 }
 
 func stateOf(code string, secret Secret, now time.Time, lastStep int64) (codeState, int64) {

@@ -16,9 +16,11 @@ type Factor string
 
 // The factors.
 const (
-	FactorNone  Factor = "none"
-	FactorCode  Factor = "code"
-	FactorGrant Factor = "grant"
+	FactorNone        Factor = "none"
+	FactorCode        Factor = "code"
+	FactorRecovery    Factor = "recovery" // a recovery code
+	FactorGrant       Factor = "grant"
+	FactorAppPassword Factor = "app-password"
 )
 
 // facts are all that the decision about a password login rests on.
@@ -26,6 +28,7 @@ type facts struct {
 	mode      Mode
 	enrolled  bool
 	code      codeState
+	recovery  bool // the code is a recovery code
 	grants    []knownGrant
 	freshCode bool // grants don't count, but for the login that has just made one
 }
@@ -36,6 +39,7 @@ type codeState int
 const (
 	codeAbsent codeState = iota // it doesn't end in a code
 	codeWrong                   // in digits that are not right, or not any more
+	codeStale                   // in a recovery code that was used before
 	codeSpent                   // in a code that was right within sameLogin and counts no more
 	codeFresh                   // in one that is right and unspent
 )
@@ -60,10 +64,11 @@ const (
 
 // A decision is which password the upstream judges, and what a yes of it is worth.
 type decision struct {
-	strip  bool   // ask with what stands before the code, not with the whole secret
-	factor Factor // what the attempt brings beside a right password
-	grant  string // which grant, for FactorGrant
-	lacks  Reason // why FactorNone isn't enough; "" where it is
+	strip  bool     // ask with what stands before the code, not with the whole secret
+	factor Factor   // what the attempt brings beside a right password
+	grants []string // which grants, for FactorGrant
+	same   bool     // for FactorGrant: it is the login that made them, on another connection
+	lacks  Reason   // why FactorNone isn't enough; "" where it is
 }
 
 // plan decides about a password login, before the upstream is asked. The upstream
@@ -82,12 +87,13 @@ func plan(f facts) decision {
 
 	// A fresh code is taken even while a grant lives: it makes the grant last longer.
 	if f.code == codeFresh && !whole {
+		if f.recovery {
+			return decision{strip: true, factor: FactorRecovery}
+		}
 		return decision{strip: true, factor: FactorCode}
 	}
-	for _, g := range f.grants {
-		if f.counts(g) {
-			return decision{strip: g.match != matchWhole, factor: FactorGrant, grant: g.id}
-		}
+	if d, ok := f.byGrant(); ok {
+		return d
 	}
 
 	d := decision{factor: FactorNone, strip: !whole && f.endsInCode()}
@@ -96,10 +102,27 @@ func plan(f facts) decision {
 		d.lacks = NoCode
 	case f.code == codeSpent:
 		d.lacks = ReplayedCode
+	case f.code == codeStale:
+		d.lacks = Expired
 	default:
 		d.lacks = WrongCode // or Expired: only a right password is worth the look, see bare.accepted
 	}
 	return d
+}
+
+// byGrant decides by the grants that let this attempt in, if there are any: the session
+// lives under all that know the password in the same way.
+func (f facts) byGrant() (d decision, ok bool) {
+	for _, g := range f.grants {
+		strip := g.match != matchWhole
+		if !f.counts(g) || ok && strip != d.strip {
+			continue
+		}
+		ok, d.factor, d.strip = true, FactorGrant, strip
+		d.grants = append(d.grants, g.id)
+		d.same = d.same || strip && g.recent && f.code == codeSpent
+	}
+	return d, ok
 }
 
 // counts says whether the grant lets this attempt in. Where a fresh code is asked
@@ -133,4 +156,14 @@ func (f facts) knows(m match) bool {
 		}
 	}
 	return false
+}
+
+// outdated returns the grants that know the password which the upstream is asked about.
+func (f facts) outdated(strip bool) (ids []string) {
+	for _, g := range f.grants {
+		if g.match == matchWhole && !strip || g.match == matchFront && strip {
+			ids = append(ids, g.id)
+		}
+	}
+	return ids
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 )
@@ -10,8 +11,10 @@ func TestPlan(t *testing.T) {
 	ended := func(m match) knownGrant { return knownGrant{id: "e", match: m} }
 	justGiven := knownGrant{id: "g", match: matchFront, live: true, recent: true}
 	code := decision{strip: true, factor: FactorCode}
-	grantWhole := decision{factor: FactorGrant, grant: "g"}
-	grantFront := decision{strip: true, factor: FactorGrant, grant: "g"}
+	recovery := decision{strip: true, factor: FactorRecovery}
+	grantWhole := decision{factor: FactorGrant, grants: []string{"g"}}
+	grantFront := decision{strip: true, factor: FactorGrant, grants: []string{"g"}}
+	sameLogin := decision{strip: true, factor: FactorGrant, grants: []string{"g"}, same: true}
 	whole := func(r Reason) decision { return decision{factor: FactorNone, lacks: r} }
 	front := func(r Reason) decision { return decision{strip: true, factor: FactorNone, lacks: r} }
 	with := func(g ...knownGrant) []knownGrant { return g }
@@ -36,6 +39,24 @@ func TestPlan(t *testing.T) {
 		{"fresh, and a grant lives", facts{enrolled: true, code: codeFresh, grants: with(live(matchFront))}, code},
 		{"fresh by chance: the password is known whole", facts{enrolled: true, code: codeFresh, grants: with(live(matchWhole))}, grantWhole},
 
+		// A recovery code.
+		{"recovery", facts{enrolled: true, code: codeFresh, recovery: true}, recovery},
+		{"recovery, asked for a fresh code", facts{enrolled: true, code: codeFresh, recovery: true, freshCode: true}, recovery},
+		{"recovery, used a minute ago", facts{enrolled: true, code: codeSpent, recovery: true}, front(ReplayedCode)},
+		{"recovery, used a minute ago on another connection", facts{enrolled: true, code: codeSpent, recovery: true, grants: with(justGiven)}, sameLogin},
+		{"recovery, used long ago", facts{enrolled: true, code: codeStale, recovery: true}, front(Expired)},
+		{"recovery, used long ago, observe", facts{mode: Observe, enrolled: true, code: codeStale, recovery: true}, front(Expired)},
+		{"recovery, used long ago, grant", facts{enrolled: true, code: codeStale, recovery: true, grants: with(live(matchFront))}, grantFront},
+		{"recovery, used long ago, grant ended", facts{enrolled: true, code: codeStale, recovery: true, grants: with(ended(matchFront))}, front(Expired)},
+
+		// Grants of the network and of the TLS client: the session lives under both.
+		{
+			"two grants",
+			facts{enrolled: true, grants: with(live(matchWhole), knownGrant{id: "h", match: matchWhole, live: true})},
+			decision{factor: FactorGrant, grants: []string{"g", "h"}},
+		},
+		{"two grants, one for what stands before the digits", facts{enrolled: true, code: codeWrong, grants: with(live(matchWhole), knownGrant{id: "h", match: matchFront, live: true})}, grantWhole},
+
 		// A live grant.
 		{"grant", facts{enrolled: true, grants: with(live(matchWhole))}, grantWhole},
 		{"grant, observe", facts{mode: Observe, enrolled: true, grants: with(live(matchWhole))}, grantWhole},
@@ -50,7 +71,7 @@ func TestPlan(t *testing.T) {
 		{"fresh asked, grant", facts{enrolled: true, freshCode: true, grants: with(live(matchWhole))}, whole(NoCode)},
 		{"fresh asked, grant, stale code", facts{enrolled: true, freshCode: true, code: codeWrong, grants: with(justGiven)}, front(WrongCode)},
 		{"fresh asked, old grant, spent code", facts{enrolled: true, freshCode: true, code: codeSpent, grants: with(live(matchFront))}, front(ReplayedCode)},
-		{"fresh asked, the same login", facts{enrolled: true, freshCode: true, code: codeSpent, grants: with(justGiven)}, grantFront},
+		{"fresh asked, the same login", facts{enrolled: true, freshCode: true, code: codeSpent, grants: with(justGiven)}, sameLogin},
 		{"fresh asked, the same login, grants off", facts{enrolled: true, freshCode: true, code: codeSpent, grants: with(live(matchSame))}, grantFront},
 
 		// Neither.
@@ -69,7 +90,7 @@ func TestPlan(t *testing.T) {
 		{"replay, observe", facts{mode: Observe, enrolled: true, code: codeSpent}, front(ReplayedCode)},
 	}
 	for _, test := range tests {
-		if got := plan(test.f); got != test.want {
+		if got := plan(test.f); !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
 		}
 	}
@@ -99,8 +120,8 @@ func TestPlanLetsNobodyInForNothing(t *testing.T) {
 				if code == codeAbsent && slices.ContainsFunc(known, front) {
 					continue // without a code there is nothing before it
 				}
-				for bits := range 4 {
-					check(t, facts{mode: mode, enrolled: bits&1 != 0, freshCode: bits&2 != 0, code: code, grants: known})
+				for bits := range 8 {
+					check(t, facts{mode: mode, enrolled: bits&1 != 0, freshCode: bits&2 != 0, recovery: bits&4 != 0, code: code, grants: known})
 				}
 			}
 		}
@@ -119,13 +140,19 @@ func check(t *testing.T, f facts) {
 		if d.lacks == "" && (f.enrolled || f.mode != Optional) {
 			fail("lets in without a factor")
 		}
-	case FactorCode:
-		if !f.enrolled || f.code != codeFresh || !d.strip {
+	case FactorCode, FactorRecovery:
+		if !f.enrolled || f.code != codeFresh || !d.strip || f.recovery != (d.factor == FactorRecovery) {
 			fail("takes a code that isn't fresh")
 		}
 	case FactorGrant:
+		if len(d.grants) == 0 {
+			fail("takes no grant")
+		}
+		if d.same && f.code != codeSpent {
+			fail("takes another login for the same")
+		}
 		for _, g := range f.grants {
-			if g.id != d.grant {
+			if !slices.Contains(d.grants, g.id) {
 				continue
 			}
 			if !f.enrolled || !g.live || g.match == matchNone || d.strip == (g.match == matchWhole) {
@@ -141,7 +168,7 @@ func check(t *testing.T, f facts) {
 	if f.mode == "" || f.mode == "unknown" {
 		strict := f
 		strict.mode = Required
-		if plan(strict) != d {
+		if !reflect.DeepEqual(plan(strict), d) {
 			fail("an unknown mode isn't Required")
 		}
 	}

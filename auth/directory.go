@@ -21,11 +21,12 @@ type Directory struct {
 	Grant   GrantSettings                 // to know which grants live
 	Now     func() time.Time              // nil: time.Now
 	Audit   func(context.Context, Change) // nil: nobody is told
+	Ended   func(Revocation)              // told what sessions have lost; nil: there are none
 }
 
 // A Change is one thing that was done to an account, or was to be done.
 type Change struct {
-	Kind    string // "account.enroll", "account.confirm", "account.reset" or "account.remove"
+	Kind    string // such as "account.enroll": what the command line calls it
 	Account string // "" where the name was none
 	Err     error  // nil: done; a *Refusal: refused; any other: failed
 }
@@ -38,6 +39,9 @@ type Summary struct {
 	Created   time.Time `json:"created,omitzero"`
 	Confirmed time.Time `json:"confirmed,omitzero"`
 	Grants    int       `json:"grants"` // that live, as far as the store knows
+
+	AppPasswords  int `json:"app_passwords"`  // neither revoked nor expired
+	RecoveryCodes int `json:"recovery_codes"` // that are left
 }
 
 // An Enrolment is what the owner of an account puts into an authenticator app. It
@@ -113,10 +117,46 @@ func (d *Directory) enroll(ctx context.Context, name string, confirmed bool) (En
 	if confirmed {
 		account.TOTP.Confirmed = now
 	}
-	if err := d.Records.PutAccount(ctx, account); err != nil {
+	codes, tags := newRecovery(secret)
+	if err := d.Records.PutAccount(ctx, account, tags...); err != nil {
 		return Enrolment{}, fmt.Errorf("auth: writing account %s: %w", name, err)
 	}
-	return Enrolment{name, encodeSecret(secret), uri, []string{}}, nil
+	return Enrolment{name, encodeSecret(secret), uri, codes}, nil
+}
+
+// RenewRecovery gives the account's authenticator new recovery codes and returns them; the
+// old ones don't count any more.
+func (d *Directory) RenewRecovery(ctx context.Context, name string) (codes []string, err error) {
+	err = d.change(ctx, "account.recovery", name, func(name string) (err error) {
+		codes, err = d.renewRecovery(ctx, name)
+		return err
+	})
+	return codes, err
+}
+
+func (d *Directory) renewRecovery(ctx context.Context, name string) ([]string, error) {
+	account, err := d.account(ctx, name)
+	switch {
+	case err != nil:
+		return nil, err
+	case account.TOTP == nil:
+		return nil, refuse(NoEnrolment, name+" has no authenticator that recovery codes could stand for; "+
+			"to enrol it, run: imapwarden account enroll "+name)
+	}
+	secret, err := d.Keys.Open(totpPurpose, name, account.TOTP.ID, account.TOTP.Sealed)
+	if err != nil {
+		return nil, err
+	}
+	defer secret.Wipe()
+	codes, tags := newRecovery(secret)
+	known, err := d.Records.PutRecovery(ctx, account.TOTP.ID, tags)
+	if err != nil {
+		return nil, fmt.Errorf("auth: writing the recovery codes of %s: %w", name, err)
+	}
+	if !known {
+		return nil, refuse(NoEnrolment, "the authenticator of "+name+" was taken away meanwhile")
+	}
+	return codes, nil
 }
 
 // Confirm ends an enrolment with a first code, which it spends.
@@ -162,8 +202,9 @@ func (d *Directory) confirm(ctx context.Context, name, code string) error {
 	return nil
 }
 
-// Reset takes authenticator and grants from the account, for one whose device is
-// lost. It does no harm to do it again.
+// Reset takes authenticator, recovery codes and grants from the account, for one whose device
+// is lost, and ends the sessions that its own password let in. App passwords stay: they belong
+// to other devices. It does no harm to do it again.
 func (d *Directory) Reset(ctx context.Context, name string) error {
 	return d.change(ctx, "account.reset", name, func(name string) error {
 		account, err := d.account(ctx, name)
@@ -175,14 +216,16 @@ func (d *Directory) Reset(ctx context.Context, name string) error {
 		if err := d.Records.PutAccount(ctx, account); err != nil {
 			return fmt.Errorf("auth: writing account %s: %w", name, err)
 		}
-		if err := d.Records.RemoveGrants(ctx, name); err != nil {
+		if _, err := d.Records.RemoveGrants(ctx, name); err != nil {
 			return fmt.Errorf("auth: removing the grants of %s: %w", name, err)
 		}
+		d.ended(Revocation{Account: name, MainLogins: true})
 		return nil
 	})
 }
 
-// Remove forgets the account. The upstream still knows it.
+// Remove forgets the account with all that belongs to it, and ends its sessions. The
+// upstream still knows it.
 func (d *Directory) Remove(ctx context.Context, name string) error {
 	return d.change(ctx, "account.remove", name, func(name string) error {
 		err := d.Records.RemoveAccount(ctx, name)
@@ -192,6 +235,7 @@ func (d *Directory) Remove(ctx context.Context, name string) error {
 		if err != nil {
 			return fmt.Errorf("auth: removing account %s: %w", name, err)
 		}
+		d.ended(Revocation{Account: name, All: true})
 		return nil
 	})
 }
@@ -237,7 +281,35 @@ func (d *Directory) summary(ctx context.Context, account Account) (Summary, erro
 			s.Grants++
 		}
 	}
+	apps, err := d.Records.AppPasswords(ctx, account.Name)
+	if err != nil {
+		return Summary{}, fmt.Errorf("auth: reading the app passwords of %s: %w", account.Name, err)
+	}
+	for _, p := range apps {
+		if p.Revoked.IsZero() && (p.Expires.IsZero() || d.now().Before(p.Expires)) {
+			s.AppPasswords++
+		}
+	}
+	if account.TOTP == nil {
+		return s, nil
+	}
+	codes, err := d.Records.RecoveryCodes(ctx, account.TOTP.ID)
+	if err != nil {
+		return Summary{}, fmt.Errorf("auth: reading the recovery codes of %s: %w", account.Name, err)
+	}
+	for _, c := range codes {
+		if c.Used.IsZero() {
+			s.RecoveryCodes++
+		}
+	}
 	return s, nil
+}
+
+// ended tells whoever holds sessions.
+func (d *Directory) ended(r Revocation) {
+	if d.Ended != nil && !r.none() {
+		d.Ended(r)
+	}
 }
 
 func (d *Directory) now() time.Time {

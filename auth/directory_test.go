@@ -132,15 +132,15 @@ func TestListAndItsJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, _ := json.Marshal(all)
-	want := `[{"account":"alice","enrolled":false,"pending":true,"created":"2001-09-09T01:46:40Z","grants":0},` +
-		`{"account":"bob","enrolled":true,"pending":false,"created":"2001-09-09T01:46:40Z","confirmed":"2001-09-09T01:46:40Z","grants":0}]`
+	want := `[{"account":"alice","enrolled":false,"pending":true,"created":"2001-09-09T01:46:40Z","grants":0,"app_passwords":0,"recovery_codes":10},` +
+		`{"account":"bob","enrolled":true,"pending":false,"created":"2001-09-09T01:46:40Z","confirmed":"2001-09-09T01:46:40Z","grants":0,"app_passwords":0,"recovery_codes":10}]`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if page, _ := d.List(t.Context(), "alice", 1); len(page) != 1 || page[0].Account != "bob" {
 		t.Errorf("after alice: %v", page)
 	}
-	if text, _ := json.Marshal(e); !strings.Contains(string(text), `"recovery_codes":[]`) || len(e.Secret) != 32 {
+	if text, _ := json.Marshal(e); !strings.Contains(string(text), `"recovery_codes":["`) || len(e.RecoveryCodes) != 10 || len(e.Secret) != 32 {
 		t.Error("the enrolment is not of the promised shape")
 	}
 	if strings.Contains(string(d.Records.(*fakeRecords).accounts["bob"].TOTP.Sealed), e.Secret) {

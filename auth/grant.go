@@ -6,31 +6,42 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
 const (
-	maxGrants   = 20                 // of one account
-	keepEnded   = 7 * 24 * time.Hour // ended ones still tell a stale code from a guess
-	grantIDSize = 16
+	maxGrants       = 20                 // of one account, for networks
+	maxClientGrants = 40                 // of one account, for TLS clients
+	keepEnded       = 7 * 24 * time.Hour // ended ones still tell a stale code from a guess
+	grantIDSize     = 16
 )
 
-// FromNetwork is the value of GrantSettings.From that gives grants to networks.
-const FromNetwork = "network"
+// What a code opens, the values of GrantSettings.From.
+const (
+	FromNetwork = "network"    // the network where it was shown
+	FromClient  = "tls-client" // the TLS client that brought it, wherever that goes
+	FromBoth    = "both"       // either will do
+)
 
 // GrantSettings say from where and for how long the password alone is enough
 // after a code.
 type GrantSettings struct {
-	From       string        // FromNetwork; anything else: every login needs a code
+	From       string        // one of the above; anything else: every login needs a code
 	IPv4Prefix int           // bits of an address that make its network; outside 1 to 32: the address alone
 	IPv6Prefix int           // the same, outside 1 to 128
-	Absolute   time.Duration // from the code to the end
-	Idle       time.Duration // from the end of the last session under it
+	Absolute   time.Duration // of a network: from the code to the end
+	Idle       time.Duration // of a network: from the end of the last session under it
+
+	ClientAbsolute, ClientIdle time.Duration // the same of a TLS client
 }
 
-func (s GrantSettings) off() bool { return s.From != FromNetwork }
+func (s GrantSettings) forNetworks() bool { return s.From == FromNetwork || s.From == FromBoth }
 
-// network returns what an address shares with its neighbours. Without grants
+// ForClients says whether it matters which TLS client it is.
+func (s GrantSettings) ForClients() bool { return s.From == FromClient || s.From == FromBoth }
+
+// network returns what an address shares with its neighbours. Without grants for networks
 // that is nothing: a login is the same only from the same address.
 func (s GrantSettings) network(source netip.Addr) netip.Prefix {
 	source = source.Unmap().WithZone("")
@@ -38,7 +49,7 @@ func (s GrantSettings) network(source netip.Addr) netip.Prefix {
 	if source.Is4() {
 		bits = s.IPv4Prefix
 	}
-	if s.off() || bits < 1 || bits > source.BitLen() {
+	if !s.forNetworks() || bits < 1 || bits > source.BitLen() {
 		bits = source.BitLen()
 	}
 	return netip.PrefixFrom(source, bits).Masked()
@@ -46,105 +57,188 @@ func (s GrantSettings) network(source netip.Addr) netip.Prefix {
 
 // lives says whether a grant that was last used then has not ended.
 func (s GrantSettings) lives(g Grant, lastUsed, now time.Time) bool {
-	return now.Before(g.Expires) && (s.off() || now.Before(lastUsed.Add(s.Idle)))
+	switch {
+	case !now.Before(g.Expires):
+		return false
+	case len(g.Client) > 0:
+		return now.Before(lastUsed.Add(s.ClientIdle))
+	case s.forNetworks():
+		return now.Before(lastUsed.Add(s.Idle))
+	}
+	return true
 }
 
 // byGrant is the proof of those who passed a second factor a while ago.
-type byGrant struct{ id string }
+type byGrant struct {
+	ids  []string
+	same bool // just now, with the same secret on another connection
+}
 
 func (p byGrant) accepted(ctx context.Context, c *Claim) (Verdict, error) {
-	// It may have ended or been taken away while the upstream thought.
-	_, ok, err := c.auth.living(ctx, c.attempt.Account, p.id)
+	// They may have ended or been taken away while the upstream thought.
+	living, err := c.auth.stillLiving(ctx, c.attempt.Account, p.ids)
 	if err != nil {
 		return Verdict{}, err
 	}
-	if !ok {
+	switch {
+	case len(living) == 0:
 		return c.without(Expired), nil
+	case p.same:
+		return c.shared(ctx, living)
 	}
-	return Verdict{Outcome: Accepted, Factor: FactorGrant, GrantID: p.id}, nil
+	return underGrants(living), nil
 }
 
-// denied ends the grant: we know its password again and the upstream doesn't, so it was
-// changed there.
-func (p byGrant) denied(ctx context.Context, c *Claim) error {
-	if err := c.auth.Records.RemoveGrants(ctx, c.attempt.Account, p.id); err != nil {
-		return fmt.Errorf("auth: ending a grant of %s: %w", c.attempt.Account, err)
-	}
-	return nil
+func (byGrant) denied(ctx context.Context, c *Claim) (Reason, error) {
+	return WrongPassword, c.changed(ctx)
 }
 
-// newGrant returns what a login by code gives. Its ID follows from account, network
-// and password: there is one grant for the three, and a newer code renews it.
+func underGrants(grants []Grant) Verdict {
+	v := Verdict{Outcome: Accepted, Factor: FactorGrant}
+	for _, g := range grants {
+		v.Grants = append(v.Grants, g.ID)
+	}
+	return v
+}
+
+// shared lets in another connection of a login whose code has just been spent. Each of a
+// mail program's connections is a TLS client of its own, as the handshake sees it, and
+// any of them may be the one that is resumed later: so each gets its grant, with the
+// same end as if it had been the first.
+func (c *Claim) shared(ctx context.Context, living []Grant) (Verdict, error) {
+	v := underGrants(living)
+	for _, g := range c.auth.newGrants(c.attempt, c.password, living[0].Created) {
+		if len(g.Client) == 0 || slices.Contains(v.Grants, g.ID) {
+			continue
+		}
+		if err := c.makeRoom(ctx, []Grant{g}); err != nil {
+			return Verdict{}, err
+		}
+		if err := c.auth.Records.PutGrant(ctx, g); err != nil {
+			return Verdict{}, fmt.Errorf("auth: writing a grant of %s: %w", c.attempt.Account, err)
+		}
+		v.Grants = append(v.Grants, g.ID)
+	}
+	return v, nil
+}
+
+// newGrants returns what a login by code gives. Their IDs follow from account, network or
+// TLS client, and password: there is one grant for the three, and a newer code renews it.
 //
-// With grants off the parallel connections of a mail program must work all the same, so
-// the grant is then for sameLogin and for this very secret, code included: the
-// spent code still is what lets in, and only from the address where it was spent.
-func (a *Authenticator) newGrant(at Attempt, password Secret) Grant {
-	now := a.now()
-	life, tag := a.Grant.Absolute, a.passwordTag(at.Account, password)
-	if a.Grant.off() {
-		life, tag = sameLogin, a.loginTag(at.Account, at.Secret)
-	}
+// The first one is the same for all of a mail program's parallel connections. Without grants
+// for networks those must work all the same, so it is then for sameLogin and for this
+// very secret, code included: the spent code still is what lets in, and only from the
+// address where it was spent.
+func (a *Authenticator) newGrants(at Attempt, password Secret, created time.Time) []Grant {
 	network := a.Grant.network(at.Source)
-	id := a.Keys.Tag("grant-id", []byte(at.Account), []byte(network.String()), tag)[:grantIDSize]
-	return Grant{
-		ID: hex.EncodeToString(id), Account: at.Account, Network: network, PasswordTag: tag,
-		Created: now, Expires: now.Add(life), LastUsed: now,
+	life := a.Grant.Absolute
+	tag, keyID := a.passwordTag(at.Account, password)
+	firstTag := tag
+	if !a.Grant.forNetworks() {
+		life = sameLogin
+		firstTag = a.Keys.TagWith(keyID, loginPurpose, []byte(at.Account), at.Secret)
 	}
+	grant := func(client []byte, where string, tag []byte, life time.Duration) Grant {
+		id := a.Keys.TagWith(keyID, "grant-id", []byte(at.Account), []byte(where), tag)[:grantIDSize]
+		return Grant{
+			ID: hex.EncodeToString(id), Account: at.Account, Network: network, Client: client, PasswordTag: tag,
+			KeyID: keyID, Created: created, Expires: created.Add(life), LastUsed: a.now(),
+		}
+	}
+	grants := []Grant{grant(nil, network.String(), firstTag, life)}
+	if a.Grant.ForClients() && at.Client != nil {
+		client := a.Keys.TagWith(keyID, clientPurpose, []byte(at.Account), at.Client)
+		grants = append(grants, grant(client, "client "+string(client), tag, a.Grant.ClientAbsolute))
+	}
+	return grants
 }
 
-// passwordTag is by what a grant knows its password again, with or without a code behind it.
-func (a *Authenticator) passwordTag(account string, password Secret) []byte {
-	return a.Keys.Tag("grant-password", []byte(account), password)
+// The purposes of tags. Whole logins have one of their own, so that neither kind of grant is
+// ever taken for the other.
+const (
+	passwordPurpose = "grant-password" // a password, with or without a code behind it
+	loginPurpose    = "grant-login"    // a password and a code
+	clientPurpose   = "grant-client"   // the id of a TLS client
+)
+
+// passwordTag is by what a grant knows its password again.
+func (a *Authenticator) passwordTag(account string, password Secret) (tag []byte, keyID string) {
+	return a.Keys.Tag(passwordPurpose, []byte(account), password)
 }
 
-// loginTag is by what a grant knows a whole login again, with another purpose, so that
-// neither kind of grant is ever taken for the other.
-func (a *Authenticator) loginTag(account string, secret Secret) []byte {
-	return a.Keys.Tag("grant-login", []byte(account), secret)
+// An attemptTags is what grants of one key can know of an attempt.
+type attemptTags struct{ whole, front, same, client []byte }
+
+func (a *Authenticator) attemptTags(keyID string, at Attempt, front Secret) (t attemptTags) {
+	account := []byte(at.Account)
+	t.whole = a.Keys.TagWith(keyID, passwordPurpose, account, at.Secret)
+	if front != nil {
+		t.front = a.Keys.TagWith(keyID, passwordPurpose, account, front)
+		t.same = a.Keys.TagWith(keyID, loginPurpose, account, at.Secret)
+	}
+	if at.Client != nil {
+		t.client = a.Keys.TagWith(keyID, clientPurpose, account, at.Client)
+	}
+	return t
 }
 
 // compare looks at the grants in the light of an attempt. front is what stands
 // before the code, nil where there is none.
 func (a *Authenticator) compare(grants []Grant, at Attempt, front Secret) []knownGrant {
-	if len(grants) == 0 {
-		return nil
-	}
-	var frontTag, sameTag []byte
-	wholeTag := a.passwordTag(at.Account, at.Secret)
-	if front != nil {
-		frontTag, sameTag = a.passwordTag(at.Account, front), a.loginTag(at.Account, at.Secret)
-	}
 	network := a.Grant.network(at.Source)
+	tags := make(map[string]attemptTags, 1) // by key: mostly there is one
 	known := make([]knownGrant, len(grants))
 	for i, g := range grants {
+		t, ok := tags[g.KeyID]
+		if !ok {
+			t = a.attemptTags(g.KeyID, at, front)
+			tags[g.KeyID] = t
+		}
 		k := knownGrant{id: g.ID, recent: a.recent(g)}
 		switch {
-		case hmac.Equal(g.PasswordTag, wholeTag):
+		case matches(g.PasswordTag, t.whole):
 			k.match = matchWhole
-		case front != nil && hmac.Equal(g.PasswordTag, frontTag):
+		case matches(g.PasswordTag, t.front):
 			k.match = matchFront
-		case front != nil && hmac.Equal(g.PasswordTag, sameTag):
+		case matches(g.PasswordTag, t.same):
 			k.match = matchSame
 		}
-		k.live = g.Network == network && a.lives(g) && (k.match == matchSame) == a.Grant.off()
+		switch {
+		case len(g.Client) > 0:
+			k.live = a.Grant.ForClients() && matches(g.Client, t.client)
+		default:
+			k.live = g.Network == network && (k.match == matchSame) != a.Grant.forNetworks()
+		}
+		k.live = k.live && a.lives(g)
 		known[i] = k
 	}
 	return known
 }
 
-// living returns the grant of that ID if there still is one that lives.
-func (a *Authenticator) living(ctx context.Context, account, id string) (Grant, bool, error) {
+// matches says whether there is such a tag and it is the one.
+func matches(stored, seen []byte) bool { return len(seen) > 0 && hmac.Equal(stored, seen) }
+
+// stillLiving returns the grants with these IDs that live.
+func (a *Authenticator) stillLiving(ctx context.Context, account string, ids []string) (living []Grant, err error) {
 	grants, err := a.Records.Grants(ctx, account)
 	if err != nil {
-		return Grant{}, false, fmt.Errorf("auth: reading the grants of %s: %w", account, err)
+		return nil, fmt.Errorf("auth: reading the grants of %s: %w", account, err)
 	}
 	for _, g := range grants {
-		if g.ID == id {
-			return g, a.lives(g), nil
+		if slices.Contains(ids, g.ID) && a.lives(g) {
+			living = append(living, g)
 		}
 	}
-	return Grant{}, false, nil
+	return living, nil
+}
+
+// living returns the grant of that ID if there still is one that lives.
+func (a *Authenticator) living(ctx context.Context, account, id string) (Grant, bool, error) {
+	living, err := a.stillLiving(ctx, account, []string{id})
+	if err != nil || len(living) == 0 {
+		return Grant{}, false, err
+	}
+	return living[0], true, nil
 }
 
 // lives adds to the store's word what we know of sessions since it was written.
@@ -166,14 +260,32 @@ func familiar(grants []Grant, source netip.Addr) bool {
 	return false
 }
 
-// surplus returns the IDs of the oldest grants that must go, so that one with the
-// given ID has room.
-func surplus(grants []Grant, id string) []string {
+// makeRoom removes the oldest grants, where there are too many of a kind with those to come.
+func (c *Claim) makeRoom(ctx context.Context, coming []Grant) error {
+	old := append(surplus(c.grants, coming, false, maxGrants), surplus(c.grants, coming, true, maxClientGrants)...)
+	if len(old) == 0 {
+		return nil
+	}
+	if _, err := c.auth.Records.RemoveGrants(ctx, c.attempt.Account, old...); err != nil {
+		return fmt.Errorf("auth: removing the oldest grants of %s: %w", c.attempt.Account, err)
+	}
+	return nil
+}
+
+// surplus returns the IDs of the oldest grants of one kind that must go, so that those to
+// come have room.
+func surplus(grants, coming []Grant, forClients bool, most int) []string {
+	isKind := func(g Grant) bool { return len(g.Client) > 0 == forClients }
 	var others []string
 	for _, g := range grants { // oldest first
-		if g.ID != id {
+		if isKind(g) && !slices.ContainsFunc(coming, func(c Grant) bool { return c.ID == g.ID }) {
 			others = append(others, g.ID)
 		}
 	}
-	return others[:max(0, len(others)-(maxGrants-1))]
+	for _, g := range coming {
+		if isKind(g) {
+			most--
+		}
+	}
+	return others[:max(0, len(others)-most)]
 }

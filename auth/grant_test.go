@@ -27,7 +27,7 @@ func TestCodeRenewsTheGrant(t *testing.T) {
 		time.Sleep(50 * time.Minute)
 		second := w.visit(with(password + w.code()))
 		w.accepted(second, FactorCode)
-		if first.GrantID != second.GrantID || w.records.count() != 1 {
+		if first.Grants[0] != second.Grants[0] || w.records.count() != 1 {
 			t.Error("the same place and password have two grants")
 		}
 		time.Sleep(50 * time.Minute)
@@ -40,11 +40,11 @@ func TestGrantIdlesFromTheEndOfTheLastSession(t *testing.T) {
 		v := w.login(with(password + w.code()))
 		w.accepted(w.login(with(password)), FactorGrant)
 		time.Sleep(3 * time.Hour) // both sessions are open
-		w.SessionEnded(v.GrantID)
+		w.SessionEnded(v)
 		time.Sleep(3 * time.Hour) // one is
 		w.accepted(w.visit(with(password)), FactorGrant)
 		time.Sleep(3 * time.Hour)
-		w.SessionEnded(v.GrantID)
+		w.SessionEnded(v)
 		time.Sleep(59 * time.Minute)
 		w.accepted(w.visit(with(password)), FactorGrant)
 		time.Sleep(61 * time.Minute)
@@ -61,17 +61,17 @@ func TestRunWritesLastUses(t *testing.T) {
 		v := w.login(with(password + w.code()))
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		if age := time.Since(w.records.lastUsed(v.GrantID)); age > writeEvery {
+		if age := time.Since(w.records.lastUsed(v.Grants[0])); age > writeEvery {
 			t.Errorf("an open session was written %v ago", age)
 		}
 		w.records.setDown(true)
-		w.SessionEnded(v.GrantID)
+		w.SessionEnded(v)
 		over := time.Now()
 		time.Sleep(5 * time.Minute)
 		w.records.setDown(false)
 		time.Sleep(writeEvery)
 		synctest.Wait()
-		if last := w.records.lastUsed(v.GrantID); !last.Equal(over) {
+		if last := w.records.lastUsed(v.Grants[0]); !last.Equal(over) {
 			t.Errorf("last use written as %v, want %v", last, over)
 		}
 		time.Sleep(writeEvery)
@@ -86,7 +86,7 @@ func TestRunWritesLastUses(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if last := w.records.lastUsed(v.GrantID); !last.Equal(time.Now()) {
+		if last := w.records.lastUsed(v.Grants[0]); !last.Equal(time.Now()) {
 			t.Error("not written at the end")
 		}
 		w.restart()
@@ -146,7 +146,7 @@ func TestGrantTakenAwayWhileTheUpstreamThinks(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer claim.Release()
-		if err := w.records.RemoveGrants(t.Context(), "alice"); err != nil {
+		if _, err := w.records.RemoveGrants(t.Context(), "alice"); err != nil {
 			t.Fatal(err)
 		}
 		v, err := claim.Accept(t.Context())

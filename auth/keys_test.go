@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -62,7 +63,7 @@ func TestOpenKeysNeverReplacesALostKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = OpenKeys(t.Context(), path, records)
-	for _, part := range []string{path, keys.ID(), "backup"} {
+	for _, part := range []string{path, keys.ID(), "backup", "another installation's"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("another file: %v doesn't say %q", err, part)
 		}
@@ -169,7 +170,7 @@ func TestSealOpensOnlyWhatItMade(t *testing.T) {
 	if _, err := testKeys(t).Open("totp", "alice", "1", sealed); err == nil || !strings.Contains(err.Error(), keys.ID()) {
 		t.Errorf("another key: %v doesn't name the right one", err)
 	}
-	rotated := &Keys{append(testKeys(t).keys, keys.keys...)}
+	rotated := keysOf(append(testKeys(t).held(), keys.held()...)...)
 	if _, err := rotated.Open("totp", "alice", "1", sealed); err != nil {
 		t.Errorf("an older key doesn't open: %v", err)
 	}
@@ -177,22 +178,48 @@ func TestSealOpensOnlyWhatItMade(t *testing.T) {
 
 func TestTagTellsPartsApart(t *testing.T) {
 	keys := testKeys(t)
+	tagOf := func(keys *Keys, purpose string, parts ...[]byte) []byte {
+		tag, id := keys.Tag(purpose, parts...)
+		if id != keys.ID() || !bytes.Equal(tag, keys.TagWith(id, purpose, parts...)) {
+			t.Error("TagWith and the id of Tag give another tag")
+		}
+		return tag
+	}
 	seen := map[string]string{}
 	for name, tag := range map[string][]byte{
-		"a,b":       keys.Tag("p", []byte("a"), []byte("b")),
-		"ab":        keys.Tag("p", []byte("ab")),
-		"ab,":       keys.Tag("p", []byte("ab"), nil),
-		",ab":       keys.Tag("p", nil, []byte("ab")),
-		"a,b for q": keys.Tag("q", []byte("a"), []byte("b")),
-		"other key": testKeys(t).Tag("p", []byte("a"), []byte("b")),
+		"a,b":       tagOf(keys, "p", []byte("a"), []byte("b")),
+		"ab":        tagOf(keys, "p", []byte("ab")),
+		"ab,":       tagOf(keys, "p", []byte("ab"), nil),
+		",ab":       tagOf(keys, "p", nil, []byte("ab")),
+		"a,b for q": tagOf(keys, "q", []byte("a"), []byte("b")),
+		"other key": tagOf(testKeys(t), "p", []byte("a"), []byte("b")),
 	} {
 		if twin, ok := seen[string(tag)]; ok {
 			t.Errorf("%s has the tag of %s", name, twin)
 		}
 		seen[string(tag)] = name
 	}
-	if !bytes.Equal(keys.Tag("p", []byte("a")), keys.Tag("p", []byte("a"))) {
+	if !bytes.Equal(tagOf(keys, "p", []byte("a")), tagOf(keys, "p", []byte("a"))) {
 		t.Error("the same parts have two tags")
+	}
+	if keys.TagWith("ffffffff", "p", []byte("a")) != nil {
+		t.Error("a tag with a key that isn't there")
+	}
+}
+
+// BenchmarkTag says what one tag costs, HKDF included. A login makes fewer than ten.
+func BenchmarkTag(b *testing.B) {
+	keys := keysOf(newKey())
+	for b.Loop() {
+		keys.Tag("grant-password", []byte("alice"), []byte(open))
+	}
+}
+
+// BenchmarkDerive says how much of it a cache of derived keys would save.
+func BenchmarkDerive(b *testing.B) {
+	k := newKey()
+	for b.Loop() {
+		k.derive("imapwarden tag grant-password")
 	}
 }
 
@@ -204,3 +231,8 @@ func testKeys(t *testing.T) *Keys {
 	}
 	return keys
 }
+
+// keysOf returns keys that have no file.
+func keysOf(keys ...key) *Keys { return newKeys("", &keyRing{keys: keys}) }
+
+func (k *Keys) held() []key { return slices.Clone(k.file.ring.Load().keys) }

@@ -17,7 +17,7 @@ const open = "open sesame"
 
 func TestSecretIsNeverPrinted(t *testing.T) {
 	secret := Secret(open)
-	keys := &Keys{[]key{{"00000000", secret}}}
+	keys := newKeys("", &keyRing{keys: []key{{"00000000", secret}}})
 	holders := []any{
 		secret, &secret, keys, *keys,
 		Attempt{Account: "alice", Secret: secret},

@@ -19,30 +19,31 @@ type stay struct {
 	written bool      // to the store, since the last change
 }
 
-// begin adds a session under the grant; "" is none.
-func (s *stays) begin(grant string, now time.Time) {
-	if grant == "" {
-		return
-	}
+// begin adds a session under the grants.
+func (s *stays) begin(grants []string, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byGrant == nil {
 		s.byGrant = make(map[string]*stay)
 	}
-	if s.byGrant[grant] == nil {
-		s.byGrant[grant] = new(stay)
+	for _, grant := range grants {
+		if s.byGrant[grant] == nil {
+			s.byGrant[grant] = new(stay)
+		}
+		s.byGrant[grant].open++
+		s.byGrant[grant].use(now)
 	}
-	s.byGrant[grant].open++
-	s.byGrant[grant].use(now)
 }
 
 // end takes one away.
-func (s *stays) end(grant string, now time.Time) {
+func (s *stays) end(grants []string, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if st := s.byGrant[grant]; st != nil && st.open > 0 {
-		st.open--
-		st.use(now)
+	for _, grant := range grants {
+		if st := s.byGrant[grant]; st != nil && st.open > 0 {
+			st.open--
+			st.use(now)
+		}
 	}
 }
 

@@ -83,17 +83,20 @@ func looksLikeCode(s []byte) bool {
 	return true
 }
 
-// splitCode parts a password from the code behind it: the last six digits or, with
-// a separator, what follows the last one. ok is false where there is no code or
+// splitCode parts a password from the code behind it, which is a recovery code or the last six
+// digits; with a separator, what follows the last one. ok is false where there is no code or
 // nothing in front of it. The password shares the secret's memory.
-func splitCode(secret Secret, separator string) (password Secret, code string, ok bool) {
+func splitCode(secret Secret, separator string) (password Secret, code string, recovery, ok bool) {
+	if password, code, ok = splitRecovery(secret, separator); ok {
+		return password, code, true, true
+	}
 	end, start := len(secret)-codeDigits, len(secret)-codeDigits
 	if separator != "" {
 		end = bytes.LastIndex(secret, []byte(separator))
 		start = end + len(separator)
 	}
 	if end <= 0 || !looksLikeCode(secret[start:]) {
-		return nil, "", false
+		return nil, "", false, false
 	}
-	return secret[:end:end], string(secret[start:]), true
+	return secret[:end:end], string(secret[start:]), false, true
 }

@@ -78,7 +78,7 @@ func TestSplitCode(t *testing.T) {
 		{"::123456", "::", "", ""},
 	}
 	for _, test := range tests {
-		password, code, ok := splitCode(Secret(test.secret), test.separator)
+		password, code, _, ok := splitCode(Secret(test.secret), test.separator)
 		if string(password) != test.password || code != test.code || ok != (test.code != "") {
 			t.Errorf("%q at %q: %q and %q, %v", test.secret, test.separator, string(password), code, ok)
 		}

@@ -125,7 +125,7 @@ func (w *world) login(at Attempt) Verdict {
 func (w *world) visit(at Attempt) Verdict {
 	w.t.Helper()
 	v := w.login(at)
-	w.SessionEnded(v.GrantID)
+	w.SessionEnded(v)
 	return v
 }
 
@@ -139,14 +139,14 @@ func (at Attempt) of(account string) Attempt { at.Account = account; return at }
 
 func (w *world) accepted(v Verdict, factor Factor) {
 	w.t.Helper()
-	if v.Outcome != Accepted || v.Factor != factor || v.Reason != "" || v.WouldRefuse != "" || (v.GrantID == "") != (factor == FactorNone) {
+	if v.Outcome != Accepted || v.Factor != factor || v.Reason != "" || v.WouldRefuse != "" || (len(v.Grants) == 0) != (factor == FactorNone) {
 		w.t.Errorf("got %+v, want accepted by %s", v, factor)
 	}
 }
 
 func (w *world) refused(v Verdict, reason Reason) {
 	w.t.Helper()
-	if v.Outcome != Refused || v.Reason != reason || v.GrantID != "" || v.Factor != FactorNone {
+	if v.Outcome != Refused || v.Reason != reason || len(v.Grants) > 0 || v.Factor != FactorNone {
 		w.t.Errorf("got %+v, want refused as %s", v, reason)
 	}
 }

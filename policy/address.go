@@ -13,6 +13,7 @@ type addressEntry struct {
 	// penalised is set by an empty bucket and stays until both are half full
 	// again, so that what the source has used of its day isn't lost at once.
 	penalised bool
+	seen      seen // wrong app passwords; wrong passwords are in the accountEntry
 }
 
 func newAddressEntry(l Limits) *addressEntry {
@@ -69,7 +70,7 @@ func (e *addressEntry) keep(now time.Time) keeping {
 		return pinned
 	case e.penalised:
 		return held
-	case minute >= fullMinute && day >= fullDay:
+	case minute >= fullMinute && day >= fullDay: // what was seen may cost its first failure again
 		return forgotten
 	}
 	return cached

@@ -11,6 +11,14 @@ const (
 	homeDay     = 24 * time.Hour
 )
 
+// A familiarKey is an account with one kind of secret. What app passwords teach us is
+// apart from what passwords do: or else the thief of a phone would guess the main
+// password with the budget of its owner, or use up that of the phone.
+type familiarKey struct {
+	account     string
+	appPassword bool
+}
+
 // A familiarEntry is what an account's own sign-ins taught us. Only they create
 // one, so no flood of invented names can push out those of real accounts.
 type familiarEntry struct {
@@ -59,7 +67,7 @@ func (h *home) charge(now time.Time) {
 	h.failures++
 }
 
-// home returns the account's home at the network; nil where it never signed in there.
+// home returns the entry's home at the network; nil where the account never signed in there.
 func (e *familiarEntry) home(network netip.Prefix) *home {
 	for i := range e.homes {
 		if e.homes[i].network == network {

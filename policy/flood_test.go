@@ -29,12 +29,12 @@ func TestFloodFreesNobody(t *testing.T) {
 			failures(t, g, address(i), "alice", 1)
 		}
 		away := address(77)
-		_, flying := g.Begin(away, "carol")
+		_, flying := g.Begin(password(away, "carol"))
 		signIn(t, g, atHome, "dave")
 		for i := range 300_000 / shrink {
 			var b [16]byte
 			binary.BigEndian.PutUint64(b[:], 0x2001_0db8_0000_0000+uint64(i))
-			_, trial := g.Begin(netip.AddrFrom16(b), fmt.Sprint("user", i))
+			_, trial := g.Begin(password(netip.AddrFrom16(b), fmt.Sprint("user", i)))
 			trial.Failed([8]byte{})
 		}
 		if d := look(g, hotel, "erin"); d.Signal != AddressLimit {

@@ -31,7 +31,7 @@ type Gate struct {
 	seed      maphash.Seed
 	addresses *table[netip.Prefix, *addressEntry] // by site
 	accounts  *table[string, *accountEntry]
-	familiar  *table[string, *familiarEntry] // by account
+	familiar  *table[familiarKey, *familiarEntry]
 	slots     slots
 }
 
@@ -44,7 +44,7 @@ func (g *Gate) start() {
 			func() *addressEntry { return newAddressEntry(g.limits) })
 		g.accounts = newTable[string](maxCached, maxHeld, countersIdle,
 			func() *accountEntry { return new(accountEntry) })
-		g.familiar = newTable[string](maxCached, maxHeld, familiarIdle,
+		g.familiar = newTable[familiarKey](maxCached, maxHeld, familiarIdle,
 			func() *familiarEntry { return new(familiarEntry) })
 		g.slots.sites = make(map[netip.Prefix]int)
 		g.slots.networks = make(map[netip.Prefix]int)
@@ -56,17 +56,17 @@ func (g *Gate) start() {
 // Begin decides whether an attempt may be judged now. Until its trial ends it counts
 // as if it failed: forty attempts at once can't pass a limit of ten. The trial
 // is nil when the attempt is refused.
-func (g *Gate) Begin(addr netip.Addr, account string) (Decision, *Trial) {
-	d, t, _ := g.begin(addr, account)
+func (g *Gate) Begin(at Attempt) (Decision, *Trial) {
+	d, t, _ := g.begin(at)
 	return d, t
 }
 
 // Await is Begin for callers that can wait: where only attempts in flight stand in
 // the way, as when an office's mail programs come back all at once, it waits
 // until one of them ends. It returns Begin's refusal when ctx ends first.
-func (g *Gate) Await(ctx context.Context, addr netip.Addr, account string) (Decision, *Trial) {
+func (g *Gate) Await(ctx context.Context, at Attempt) (Decision, *Trial) {
 	for {
-		d, t, settled := g.begin(addr, account)
+		d, t, settled := g.begin(at)
 		if settled == nil {
 			return d, t
 		}
@@ -80,15 +80,15 @@ func (g *Gate) Await(ctx context.Context, addr netip.Addr, account string) (Deci
 
 // begin gathers the facts, judges, and counts an allowed attempt as in flight.
 // Where only attempts in flight refuse it, settled is closed when one of them ends.
-func (g *Gate) begin(addr netip.Addr, account string) (d Decision, t *Trial, settled <-chan struct{}) {
+func (g *Gate) begin(at Attempt) (d Decision, t *Trial, settled <-chan struct{}) {
 	g.start()
 	now := time.Now()
-	t = &Trial{gate: g, source: SourceOf(addr), account: strings.Clone(account)} // it may be part of a long line
-	f := facts{observe: g.limits.Observe}
+	t = g.trial(at)
+	f := facts{observe: g.limits.Observe, appPassword: at.AppPassword}
 
 	// Each step judges what is known so far, and counts under the same lock, or
 	// else two attempts could take the last place. No two locks are held at once.
-	g.familiar.with(t.account, now, func(e *familiarEntry) {
+	g.familiar.with(t.key, now, func(e *familiarEntry) {
 		if h := e.home(t.source.Network()); h != nil {
 			f.familiar, f.home = true, h.facts(now, g.limits.AddressPerDay)
 			d = judge(f)
@@ -110,7 +110,10 @@ func (g *Gate) begin(addr netip.Addr, account string) (d Decision, t *Trial, set
 	if !d.Allowed {
 		return d, nil, settled
 	}
-	g.accounts.with(t.account, now, func(e *accountEntry) {
+	if at.AppPassword {
+		return d, t, nil
+	}
+	g.accounts.with(t.key.account, now, func(e *accountEntry) {
 		f.account = e.facts(now, g.limits.AccountFailures)
 		d = judge(f)
 		settled = e.flying.enter(d)
@@ -127,14 +130,20 @@ func (g *Gate) begin(addr netip.Addr, account string) (d Decision, t *Trial, set
 type Trial struct {
 	gate     *Gate
 	source   Source
-	account  string
+	key      familiarKey
 	familiar bool // when it began
 	ended    atomic.Bool
 }
 
+func (g *Gate) trial(at Attempt) *Trial {
+	account := strings.Clone(at.Account) // it may be part of a long line
+	return &Trial{gate: g, source: SourceOf(at.Addr), key: familiarKey{account, at.AppPassword}}
+}
+
 // Failed says that the attempt was wrong. It is charged to the address, and to the
-// account where the network is new to it, unless the same secret, known by its
-// [Gate.Digest], was wrong for that account from that site before.
+// account where the network is new to it and the secret is no app password, unless
+// the same secret, known by its [Gate.Digest], was wrong for that account from
+// that site before.
 func (t *Trial) Failed(digest [8]byte) {
 	if t.ended.Swap(true) {
 		return
@@ -142,8 +151,9 @@ func (t *Trial) Failed(digest [8]byte) {
 	now := time.Now()
 	again := false
 	sight := t.gate.sight(digest, t.source.Site())
-	if t.familiar {
-		t.gate.familiar.with(t.account, now, func(e *familiarEntry) {
+	switch {
+	case t.familiar:
+		t.gate.familiar.with(t.key, now, func(e *familiarEntry) {
 			again = e.seen.again(sight)
 			if h := e.home(t.source.Network()); h != nil {
 				h.flying.leave()
@@ -152,8 +162,10 @@ func (t *Trial) Failed(digest [8]byte) {
 				}
 			}
 		})
-	} else {
-		t.gate.accounts.with(t.account, now, func(e *accountEntry) {
+	case t.key.appPassword:
+		t.gate.addresses.with(t.source.Site(), now, func(e *addressEntry) { again = e.seen.again(sight) })
+	default:
+		t.gate.accounts.with(t.key.account, now, func(e *accountEntry) {
 			e.flying.leave()
 			if again = e.seen.again(sight); !again {
 				e.charge(now, t.gate.limits)
@@ -164,8 +176,8 @@ func (t *Trial) Failed(digest [8]byte) {
 }
 
 // Succeeded says that the account has signed in, second factor included: its
-// network is familiar from now on. A success clears no failure, or else an
-// owner's mail program would hand a guesser new tries all day.
+// network is familiar from now on, for this kind of secret. A success clears no
+// failure, or else an owner's mail program would hand a guesser new tries all day.
 func (t *Trial) Succeeded() {
 	if t.ended.Swap(true) {
 		return
@@ -173,15 +185,18 @@ func (t *Trial) Succeeded() {
 	now := time.Now()
 	t.leaveAccount(now)
 	t.leaveAddress(now, false)
-	t.gate.Acquaint(t.source.Addr, t.account)
+	t.acquaint(now)
 }
 
-// Acquaint makes the address's network familiar for the account, as a success does, for
-// callers that know of one from before this Gate began.
-func (g *Gate) Acquaint(addr netip.Addr, account string) {
+// Acquaint makes the address's network familiar for the account and the kind of
+// secret, as a success does, for callers that know of one from before this Gate began.
+func (g *Gate) Acquaint(at Attempt) {
 	g.start()
-	network := SourceOf(addr).Network()
-	g.familiar.with(strings.Clone(account), time.Now(), func(e *familiarEntry) { e.add(network) })
+	g.trial(at).acquaint(time.Now())
+}
+
+func (t *Trial) acquaint(now time.Time) {
+	t.gate.familiar.with(t.key, now, func(e *familiarEntry) { e.add(t.source.Network()) })
 }
 
 // Release says that nobody could tell, as when the upstream is away. It charges
@@ -196,15 +211,16 @@ func (t *Trial) Release() {
 }
 
 func (t *Trial) leaveAccount(now time.Time) {
-	if !t.familiar {
-		t.gate.accounts.with(t.account, now, func(e *accountEntry) { e.flying.leave() })
-		return
+	switch {
+	case t.familiar:
+		t.gate.familiar.with(t.key, now, func(e *familiarEntry) {
+			if h := e.home(t.source.Network()); h != nil {
+				h.flying.leave()
+			}
+		})
+	case !t.key.appPassword: // which wasn't counted there
+		t.gate.accounts.with(t.key.account, now, func(e *accountEntry) { e.flying.leave() })
 	}
-	t.gate.familiar.with(t.account, now, func(e *familiarEntry) {
-		if h := e.home(t.source.Network()); h != nil {
-			h.flying.leave()
-		}
-	})
 }
 
 func (t *Trial) leaveAddress(now time.Time, failed bool) {
@@ -221,10 +237,12 @@ func (t *Trial) leaveAddress(now time.Time, failed bool) {
 	})
 }
 
-// Knows says whether the address's network is familiar for the account.
-func (g *Gate) Knows(addr netip.Addr, account string) (known bool) {
+// Knows says whether the address's network is familiar for the account and the kind
+// of secret.
+func (g *Gate) Knows(at Attempt) (known bool) {
 	g.start()
-	g.familiar.with(account, time.Now(), func(e *familiarEntry) { known = e.home(SourceOf(addr).Network()) != nil })
+	key := familiarKey{at.Account, at.AppPassword}
+	g.familiar.with(key, time.Now(), func(e *familiarEntry) { known = e.home(SourceOf(at.Addr).Network()) != nil })
 	return known
 }
 

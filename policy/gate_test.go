@@ -20,9 +20,14 @@ func address(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{byte(10 + n>>16), byte(n >> 8), byte(n), 1})
 }
 
+// password returns an attempt with one.
+func password(addr netip.Addr, account string) Attempt {
+	return Attempt{Addr: addr, Account: account}
+}
+
 // fail makes one attempt with a wrong secret and returns the decision about it.
 func fail(g *Gate, addr netip.Addr, account, secret string) Decision {
-	d, trial := g.Begin(addr, account)
+	d, trial := g.Begin(password(addr, account))
 	if trial != nil {
 		trial.Failed(g.Digest(account, []byte(secret)))
 	}
@@ -41,7 +46,7 @@ func failures(t *testing.T, g *Gate, addr netip.Addr, account string, n int) {
 
 func signIn(t *testing.T, g *Gate, addr netip.Addr, account string) {
 	t.Helper()
-	d, trial := g.Begin(addr, account)
+	d, trial := g.Begin(password(addr, account))
 	if !d.Allowed {
 		t.Fatalf("%s from %s: %+v", account, addr, d)
 	}
@@ -50,7 +55,7 @@ func signIn(t *testing.T, g *Gate, addr netip.Addr, account string) {
 
 // look returns the decision about an attempt whose outcome nobody learns.
 func look(g *Gate, addr netip.Addr, account string) Decision {
-	d, trial := g.Begin(addr, account)
+	d, trial := g.Begin(password(addr, account))
 	trial.Release()
 	return d
 }
@@ -116,7 +121,7 @@ func TestGoodAttemptsCostNothing(t *testing.T) {
 		var g Gate
 		for range 1000 {
 			signIn(t, &g, atHome, "alice")
-			_, trial := g.Begin(atHome, "alice")
+			_, trial := g.Begin(password(atHome, "alice"))
 			trial.Release()
 		}
 		failures(t, &g, atHome, "alice", 10)
@@ -134,7 +139,7 @@ func TestParallelAttemptsKeepTheLimit(t *testing.T) {
 		var trials []*Trial
 		for range 40 {
 			wg.Go(func() {
-				if _, trial := g.Begin(hotel, "alice"); trial != nil {
+				if _, trial := g.Begin(password(hotel, "alice")); trial != nil {
 					mu.Lock()
 					trials = append(trials, trial)
 					mu.Unlock()
@@ -157,7 +162,7 @@ func TestParallelAttemptsKeepTheLimit(t *testing.T) {
 func TestTrialHasOneEffect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &Gate{Limits: Limits{AddressPerMinute: 2, AccountFailures: 2}}
-		_, trial := g.Begin(hotel, "alice")
+		_, trial := g.Begin(password(hotel, "alice"))
 		trial.Release()
 		trial.Failed([8]byte{1})
 		trial.Failed([8]byte{2})
@@ -165,7 +170,7 @@ func TestTrialHasOneEffect(t *testing.T) {
 		var none *Trial
 		none.Release()
 		failures(t, g, hotel, "alice", 1) // neither charged nor familiar
-		_, trial = g.Begin(hotel, "alice")
+		_, trial = g.Begin(password(hotel, "alice"))
 		trial.Failed([8]byte{3})
 		trial.Release()
 		if d := look(g, hotel, "bob"); d.Signal != AddressLimit {
@@ -184,7 +189,7 @@ func TestAwait(t *testing.T) {
 		signIn(t, &g, atHome, "alice")
 		for range programs {
 			go func() {
-				d, trial := g.Await(t.Context(), atHome, "alice")
+				d, trial := g.Await(t.Context(), password(atHome, "alice"))
 				if !d.Allowed {
 					t.Errorf("a good attempt was refused: %+v", d)
 					return
@@ -202,17 +207,17 @@ func TestAwait(t *testing.T) {
 func TestAwaitEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &Gate{Limits: Limits{AddressPerMinute: 1}}
-		_, trial := g.Begin(hotel, "alice")
+		_, trial := g.Begin(password(hotel, "alice"))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if d, _ := g.Await(ctx, hotel, "alice"); d.Allowed || ctx.Err() == nil {
+		if d, _ := g.Await(ctx, password(hotel, "alice")); d.Allowed || ctx.Err() == nil {
 			t.Errorf("with the only try in flight: %+v", d)
 		}
 		go func() {
 			time.Sleep(time.Second)
 			trial.Failed([8]byte{1})
 		}()
-		if d, _ := g.Await(t.Context(), hotel, "alice"); d.Signal != AddressLimit || d.Wait == 0 {
+		if d, _ := g.Await(t.Context(), password(hotel, "alice")); d.Signal != AddressLimit || d.Wait == 0 {
 			t.Errorf("after that failed: %+v", d)
 		}
 	})
@@ -222,10 +227,10 @@ func TestAwaitEnds(t *testing.T) {
 func TestAwaitAfterRollback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &Gate{Limits: Limits{AddressPerMinute: 1, AccountFailures: 1}}
-		_, first := g.Begin(address(1), "alice")
+		_, first := g.Begin(password(address(1), "alice"))
 		for range 20 { // all at one address; the account is busy, the address mostly too
 			go func() {
-				d, trial := g.Await(t.Context(), hotel, "alice")
+				d, trial := g.Await(t.Context(), password(hotel, "alice"))
 				if !d.Allowed {
 					t.Errorf("%+v", d)
 					return
@@ -369,7 +374,7 @@ func TestAcquaint(t *testing.T) {
 		if d := look(&g, atHome, "alice"); d.Signal != AccountLimit {
 			t.Fatalf("before: %+v", d)
 		}
-		g.Acquaint(atHome, "alice")
+		g.Acquaint(password(atHome, "alice"))
 		if d := look(&g, atHome, "alice"); !d.Allowed {
 			t.Errorf("after: %+v", d)
 		}
@@ -458,7 +463,7 @@ func BenchmarkBeginFailed(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				n++
-				d, trial := g.Begin(address(n%keys), accounts[n%len(accounts)])
+				d, trial := g.Begin(password(address(n%keys), accounts[n%len(accounts)]))
 				if !d.Allowed {
 					b.Fatalf("%+v", d)
 				}

@@ -4,19 +4,23 @@ import "time"
 
 // facts is everything that a decision about an attempt depends on.
 type facts struct {
-	observe  bool
-	familiar bool // the account signed in from this network before
-	home     homeFacts
-	address  addressFacts
-	account  accountFacts
+	observe     bool
+	appPassword bool
+	familiar    bool // the account signed in from this network before, with this kind of secret
+	home        homeFacts
+	address     addressFacts
+	account     accountFacts
 }
 
 // judge decides whether an attempt may be judged now. The first signal that
 // refuses is the one named.
 func judge(f facts) Decision {
 	decisions := [...]Decision{judgeAddress(f.address), judgeAccount(f.account)}
-	if f.familiar {
+	switch {
+	case f.familiar:
 		decisions = [...]Decision{judgeHome(f.home), {Allowed: true}}
+	case f.appPassword:
+		decisions[1] = Decision{Allowed: true}
 	}
 	for _, d := range decisions {
 		switch {

@@ -63,6 +63,21 @@ func TestJudge(t *testing.T) {
 			Decision{Allowed: true, Observed: AccountLimit},
 		},
 		{
+			"app password, account penalised and in flight",
+			facts{appPassword: true, address: fresh, account: accountFacts{flying: 3, penalty: time.Minute}},
+			Decision{Allowed: true},
+		},
+		{
+			"app password, day used up",
+			facts{appPassword: true, address: addressFacts{minute: 10, refill: time.Hour}},
+			Decision{Signal: AddressLimit, Wait: time.Hour},
+		},
+		{
+			"app password at one of its homes",
+			facts{appPassword: true, familiar: true, home: homeFacts{refill: time.Hour}, address: fresh},
+			Decision{Signal: AddressLimit, Wait: time.Hour},
+		},
+		{
 			"observed: a wait is no refusal",
 			facts{observe: true, address: addressFacts{minute: 2, day: 50, flying: 2}, account: stranger},
 			Decision{Allowed: true},

@@ -4,9 +4,10 @@
 //
 // A decision is a function from plain values ([judge] and the functions that it
 // calls, one file for each signal), so a table can test it and an operator can
-// be shown it. What must be remembered between decisions is in a [Gate], whose
-// memory is bounded whatever strangers send. All methods of a Gate, a Trial and
-// a Slot are safe for concurrent use.
+// be shown it ([Gate.Explain]). What must be remembered between decisions is in
+// a [Gate], whose memory is bounded whatever strangers send; what an operator
+// has written down is in [Rules]. All methods of a Gate, a Trial, a Slot and
+// Rules are safe for concurrent use.
 package policy
 
 import (
@@ -24,14 +25,15 @@ const (
 	ConnectionsTotal         = "connections-total"           // of all addresses together, not logged in
 	ConnectionsAccount       = "connections-account"         // sessions of the account
 	ConnectionsAccountSource = "connections-account-address" // sessions of the account from one address
+	RuleDenied               = "rule-denied"                 // a rule of the operator's says no
 )
 
 // A Decision says whether something may happen. The zero value is a refusal.
 type Decision struct {
-	Allowed  bool
-	Signal   string        // what refused it, one of the constants above; "" when allowed
-	Wait     time.Duration // when trying again may help; 0: unknown, or when attempts in flight have ended
-	Observed string        // with Limits.Observe: the signal that would have refused
+	Allowed  bool          `json:"allowed"`
+	Signal   string        `json:"signal,omitempty"`   // what refused it, one of the constants above; "" when allowed
+	Wait     time.Duration `json:"-"`                  // when trying again may help; 0: unknown, or when attempts in flight have ended
+	Observed string        `json:"observed,omitempty"` // with Limits.Observe: the signal that would have refused
 
 	// busy: only attempts in flight stand in the way, none has failed yet.
 	busy bool
@@ -65,6 +67,16 @@ func (l Limits) withDefaults() Limits {
 	l.PerAccountAndAddress = cmp.Or(l.PerAccountAndAddress, 20)
 	l.PerAccount = cmp.Or(l.PerAccount, 50)
 	return l
+}
+
+// An Attempt is one presented set of credentials, as far as policy knows it.
+type Attempt struct {
+	Addr    netip.Addr
+	Account string
+	// AppPassword: the secret is one that we issued to a device, or pretends to
+	// be. It is too long to be guessed and says nothing of the main password,
+	// so the account's own limits neither stop it nor learn from it.
+	AppPassword bool
 }
 
 // A Source is where an attempt comes from. Make one with [SourceOf].

@@ -75,14 +75,21 @@ func judgeAdmission(site, network, total int, l Limits) Decision {
 }
 
 // Enter decides whether an account that has just logged in may have one more
-// session. The slot is held until the session's end; it is nil when refused.
-func (g *Gate) Enter(addr netip.Addr, account string) (Decision, *Slot) {
+// session. Where most is more than 0, as a rule's max_sessions, the account may have
+// that many, from all addresses together, in place of Limits.PerAccount. The slot
+// is held until the session's end; it is nil when refused.
+func (g *Gate) Enter(addr netip.Addr, account string, most int) (Decision, *Slot) {
 	g.start()
 	at := pair{account, SourceOf(addr).Site()}
 	s := &g.slots
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := judgeEntry(s.pairs[at], s.accounts[account], g.limits)
+	limits := g.limits
+	if most > 0 {
+		limits.PerAccount = most
+		limits.PerAccountAndAddress = min(limits.PerAccountAndAddress, most)
+	}
+	d := judgeEntry(s.pairs[at], s.accounts[account], limits)
 	if !d.Allowed {
 		return d, nil
 	}

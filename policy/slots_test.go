@@ -34,20 +34,20 @@ func TestAdmit(t *testing.T) {
 
 func TestEnter(t *testing.T) {
 	g := &Gate{Limits: Limits{PerAccountAndAddress: 2, PerAccount: 3}}
-	_, first := g.Enter(atHome, "alice")
-	g.Enter(atHome, "alice")
-	if d, slot := g.Enter(atHome, "alice"); d.Signal != ConnectionsAccountSource || slot != nil {
+	_, first := g.Enter(atHome, "alice", 0)
+	g.Enter(atHome, "alice", 0)
+	if d, slot := g.Enter(atHome, "alice", 0); d.Signal != ConnectionsAccountSource || slot != nil {
 		t.Errorf("third from one address: %+v", d)
 	}
-	if d, _ := g.Enter(atHome, "bob"); !d.Allowed {
+	if d, _ := g.Enter(atHome, "bob", 0); !d.Allowed {
 		t.Errorf("another account: %+v", d)
 	}
-	g.Enter(hotel, "alice")
-	if d, slot := g.Enter(address(1), "alice"); d.Signal != ConnectionsAccount || slot != nil {
+	g.Enter(hotel, "alice", 0)
+	if d, slot := g.Enter(address(1), "alice", 0); d.Signal != ConnectionsAccount || slot != nil {
 		t.Errorf("fourth of the account: %+v", d)
 	}
 	first.Release()
-	if d, _ := g.Enter(address(1), "alice"); !d.Allowed {
+	if d, _ := g.Enter(address(1), "alice", 0); !d.Allowed {
 		t.Errorf("after a release: %+v", d)
 	}
 }
@@ -81,7 +81,7 @@ func TestSlotsLeaveNothingBehind(t *testing.T) {
 		wg.Go(func() {
 			for j := range 100 {
 				_, before := g.Admit(address(i*100 + j))
-				_, after := g.Enter(address(j), "alice")
+				_, after := g.Enter(address(j), "alice", 0)
 				wg.Go(before.Release)
 				before.Release()
 				after.Release()
@@ -92,5 +92,36 @@ func TestSlotsLeaveNothingBehind(t *testing.T) {
 	s := &g.slots
 	if n := s.beforeLogin + len(s.sites) + len(s.networks) + len(s.accounts) + len(s.pairs); n != 0 {
 		t.Errorf("%d counts left", n)
+	}
+}
+
+// A rule's number takes the place of the account's, and the smaller one counts.
+func TestEnterByRule(t *testing.T) {
+	tests := []struct {
+		name   string
+		most   int
+		from   func(int) netip.Addr
+		want   int
+		signal string
+	}{
+		{"none", 0, address, 6, ConnectionsAccount},
+		{"less than nothing", -1, address, 6, ConnectionsAccount},
+		{"fewer", 2, address, 2, ConnectionsAccount},
+		{"more", 9, address, 9, ConnectionsAccount},
+		{"fewer, one address", 2, func(int) netip.Addr { return atHome }, 2, ConnectionsAccountSource},
+		{"more, one address", 9, func(int) netip.Addr { return atHome }, 4, ConnectionsAccountSource},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			g := &Gate{Limits: Limits{PerAccountAndAddress: 4, PerAccount: 6}}
+			for i := range tt.want {
+				if d, _ := g.Enter(tt.from(i), "alice", tt.most); !d.Allowed {
+					t.Fatalf("session %d: %+v", i+1, d)
+				}
+			}
+			if d, slot := g.Enter(tt.from(tt.want), "alice", tt.most); d.Signal != tt.signal || slot != nil {
+				t.Errorf("session %d: %+v", tt.want+1, d)
+			}
+		})
 	}
 }

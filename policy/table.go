@@ -69,7 +69,7 @@ func newTable[K comparable, E entry](size, room int, idle time.Duration, fresh f
 // with calls do with the key's entry, or a fresh one, under the key's lock, and
 // then keeps the entry as its new state asks. do must not use the table.
 func (t *table[K, E]) with(key K, now time.Time, do func(E)) {
-	s := &t.shards[maphash.Comparable(t.seed, key)%shardsOf]
+	s := t.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, known := s.kept[key]
@@ -80,6 +80,26 @@ func (t *table[K, E]) with(key K, now time.Time, do func(E)) {
 	}
 	do(e)
 	t.put(s, key, e, now)
+}
+
+// look calls do with the key's entry, or a fresh one, under the key's lock. It leaves
+// the table as it was: do must not change the entry, nor does a look count as a
+// use that would keep it longer.
+func (t *table[K, E]) look(key K, do func(E)) {
+	s := t.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, is := s.kept[key]; is {
+		do(e)
+	} else if cached, is := t.cache.GetEntryQuietly(key); is {
+		do(cached.Value)
+	} else {
+		do(t.fresh())
+	}
+}
+
+func (t *table[K, E]) shard(key K) *shard[K, E] {
+	return &t.shards[maphash.Comparable(t.seed, key)%shardsOf]
 }
 
 // put keeps the entry as it asks. One that is kept may be in the cache as well, the

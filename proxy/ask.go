@@ -174,6 +174,7 @@ func (s *session) identify(tag string) error {
 		return s.complain(tag, err)
 	}
 	s.clientID = fields
+	s.says(fields)
 	return s.write(fmt.Sprintf("* ID (\"name\" \"imapwarden\")\r\n%s OK ID completed\r\n", tag))
 }
 

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 	"unicode/utf8"
@@ -30,6 +32,7 @@ const (
 	reasonStore        = "store-unavailable"
 	reasonInterrupted  = "interrupted"
 	reasonNotJudgedYet = "not-judged"
+	reasonRevoked      = "revoked" // while it was on its way
 )
 
 // An attempt is one presented set of credentials and what became of it.
@@ -46,8 +49,9 @@ type attempt struct {
 	account  string // once the name has passed
 	foreign  bool   // the authzid is somebody else's
 
-	trial *policy.Trial // the place in policy's counts
-	claim *auth.Claim   // what auth made of the secret
+	ruling policy.Ruling
+	trial  *policy.Trial // the place in policy's counts
+	claim  *auth.Claim   // what auth made of the secret
 
 	took      time.Duration // the upstream's part
 	missed    bool          // the password was right, and something else was missing
@@ -56,7 +60,7 @@ type attempt struct {
 
 	outcome audit.Outcome // until judged: Refused
 	reason  string
-	rule    string // what policy would have refused or has refused by
+	rule    string // what decided, or would have: a rule or a limit
 	verdict auth.Verdict
 }
 
@@ -82,24 +86,34 @@ func (s *session) decide(a *attempt) bool {
 		return a.refused(reason)
 	}
 	var err error
-	if a.account, err = s.server.Names.Canonical(a.username); err != nil {
-		a.cheap = true
+	// Who types an app password into the wrong field must not find it in the audit.
+	if a.account, err = s.server.Names.Canonical(a.username); err != nil || auth.LooksLikeAppPassword([]byte(a.username)) {
+		a.account, a.cheap = "", true
 		return a.refused(reasonName)
 	}
 	a.foreign = !s.isSelf(a.authzid, a.account)
 
+	a.ruling = s.server.Rules.Match(policy.Subject{Account: a.account, Addr: s.client.Addr(), Time: a.began})
+	if a.rule = a.ruling.Rule; a.ruling.Denied {
+		a.cheap = true
+		return a.refused(policy.RuleDenied)
+	}
 	decision, err := s.admitAttempt(a)
 	if err != nil {
 		return a.failed(reasonStore, err)
 	}
-	if a.rule = decision.Observed; !decision.Allowed {
+	if !decision.Allowed {
 		return a.limited(decision)
 	}
+	a.rule = cmp.Or(decision.Observed, a.rule)
 	a.claim, err = s.server.Auth.Examine(a.ctx, auth.Attempt{
 		Account: a.account,
 		Secret:  a.secret,
 		Source:  s.client.Addr(),
-		Mode:    s.server.Mode,
+		Client:  s.tlsClient,
+		Program: s.program(),
+		Mode:    auth.Mode(cmp.Or(a.ruling.SecondFactor, string(s.server.Mode))),
+		Master:  s.server.Route(a.account).Master != nil,
 	})
 	if err != nil {
 		return a.failed(reasonStore, err)
@@ -111,18 +125,23 @@ func (s *session) decide(a *attempt) bool {
 }
 
 // admitAttempt asks policy. Where that says no and doesn't know the account's owner to have
-// been here, the grants may: after a restart too, others' guesses don't lock owners out.
+// been here, the records may: after a restart too, others' guesses don't lock owners out.
 func (s *session) admitAttempt(a *attempt) (decision policy.Decision, err error) {
-	decision, a.trial = s.server.Policy.Await(a.ctx, s.client.Addr(), a.account)
-	if decision.Allowed || s.server.Policy.Knows(s.client.Addr(), a.account) {
+	who := policy.Attempt{Addr: s.client.Addr(), Account: a.account, AppPassword: auth.LooksLikeAppPassword(a.secret)}
+	decision, a.trial = s.server.Policy.Await(a.ctx, who)
+	if decision.Allowed || s.server.Policy.Knows(who) {
 		return decision, nil
 	}
-	familiar, err := s.server.Auth.Familiar(a.ctx, a.account, s.client.Addr())
+	remembers := s.server.Auth.Familiar
+	if who.AppPassword {
+		remembers = s.server.Auth.FamiliarToAppPasswords
+	}
+	familiar, err := remembers(a.ctx, a.account, who.Addr)
 	if err != nil || !familiar {
 		return decision, err
 	}
-	s.server.Policy.Acquaint(s.client.Addr(), a.account)
-	decision, a.trial = s.server.Policy.Await(a.ctx, s.client.Addr(), a.account)
+	s.server.Policy.Acquaint(who)
+	decision, a.trial = s.server.Policy.Await(a.ctx, who)
 	return decision, nil
 }
 
@@ -153,7 +172,7 @@ func (s *session) isSelf(authzid, account string) bool {
 func (s *session) connect(a *attempt) bool {
 	asked := time.Now()
 	upstream, answer, err := s.server.Route(a.account).login(a.ctx, identity{
-		account: a.account, password: a.claim.Password(),
+		account: a.account, password: a.claim.Password(), master: a.claim.Master(),
 		client: s.client, local: s.local, session: s.id, id: s.clientID,
 	}, s.server.Metrics)
 	a.took = time.Since(asked)
@@ -188,21 +207,23 @@ func (s *session) accept(a *attempt) bool {
 		a.missed = verdict.Outcome == auth.Refused
 		return false
 	}
-	s.login = a
 	ok := true
 	if a.foreign { // told only to somebody who is the account's owner
 		ok = a.refused(reasonForeign)
-	} else if decision, slot := s.server.Policy.Enter(s.client.Addr(), a.account); !decision.Allowed {
+	} else if decision, slot := s.server.Policy.Enter(s.client.Addr(), a.account, a.ruling.MaxSessions); !decision.Allowed {
 		ok = a.limited(decision)
-	} else {
-		s.afterLogin = slot
+	} else if s.afterLogin = slot; !s.enter(a) {
+		s.afterLogin.Release()
+		ok = a.refused(reasonRevoked)
 	}
 	if !ok {
-		s.login = nil
-		s.server.Auth.SessionEnded(verdict.GrantID)
+		s.server.Auth.SessionEnded(verdict)
 	}
 	return ok
 }
+
+// readOnly says whether the session may change nothing in the mailbox.
+func (a *attempt) readOnly() bool { return a.verdict.ReadOnly || a.ruling.ReadOnly }
 
 func (a *attempt) refused(reason string) bool {
 	a.outcome, a.reason = audit.Refused, reason
@@ -288,7 +309,7 @@ func (a *attempt) conclude() {
 // away. (From elsewhere it does, or else the limits would tell a right password from a
 // wrong one.) Refusals that auth had no part in have no reason of its own.
 func isGuess(v auth.Verdict) bool {
-	return v.Reason != "" && (v.Reason != auth.Expired || !v.Familiar)
+	return v.Reason.IsGuess() || v.Reason == auth.Expired && !v.Familiar
 }
 
 func (a *attempt) event() audit.Event {
@@ -304,10 +325,25 @@ func (a *attempt) event() audit.Event {
 		Reason:  a.reason,
 		Rule:    a.rule,
 	}
-	if a.verdict.WouldRefuse != "" {
-		e.Detail = "mfa.mode observe: would be refused, " + string(a.verdict.WouldRefuse)
+	switch v := a.verdict; {
+	case v.WouldRefuse != "":
+		e.Detail = "mfa.mode observe: would be refused, " + string(v.WouldRefuse)
+	case v.AppPassword != "":
+		e.Detail = "app password " + v.AppPassword
+	case v.Factor == auth.FactorRecovery:
+		e.Detail = recoveryLeft(v.RecoveryLeft)
 	}
 	return e
+}
+
+// fewRecovery is how many recovery codes are few.
+const fewRecovery = 3
+
+func recoveryLeft(n int) string {
+	if n > fewRecovery {
+		return fmt.Sprintf("%d recovery codes left", n)
+	}
+	return fmt.Sprintf("warning: only %d recovery codes left; 'imapwarden account recovery' makes new ones", n)
 }
 
 func sourceText(a netip.Addr) string {

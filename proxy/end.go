@@ -29,6 +29,7 @@ const (
 	endForeign      end = "another protocol"
 	endRefusals     end = "too many refusals"
 	endDrained      end = "server shutting down"
+	endRevoked      end = "revoked"
 	endFailed       end = "connection failed"
 	endBroken       end = "broken"
 )

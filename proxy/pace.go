@@ -67,12 +67,19 @@ func (p *pace) extra() time.Duration {
 	return max(0, p.no.value()-p.yes.value())
 }
 
+// refusal is what a "no" takes in all, for those that we say without asking.
+func (p *pace) refusal() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.no.value()
+}
+
 // refusalTime is how long after the credentials a refusal comes, by what it took until it
-// was decided. It is one of a few times only, far apart, so that small differences say nothing;
-// missed means that the password was right, and something else wasn't.
-func refusalTime(delay, limit, took time.Duration, missed bool, p *pace) time.Duration {
-	if missed {
-		took += p.extra()
+// was decided, or would have. It is one of a few times only, far apart, so that small
+// differences say nothing. Without a delay nothing is hidden, and nobody waits.
+func refusalTime(delay, limit, took time.Duration) time.Duration {
+	if delay == 0 {
+		return 0
 	}
 	for _, step := range []time.Duration{delay, delay * 5 / 2, delay * 5} {
 		if took <= step {

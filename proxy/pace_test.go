@@ -24,12 +24,22 @@ func TestRefusalTime(t *testing.T) {
 			var p pace
 			p.noteYes(upstream.yes)
 			p.noteNo(upstream.no, delay)
-			wrong := refusalTime(delay, limit, upstream.no, false, &p)
-			right := refusalTime(delay, limit, upstream.yes, true, &p)
-			if wrong != upstream.want || right != wrong {
-				t.Errorf("a wrong password lasts %v, a right one %v, want %v", wrong, right, upstream.want)
+			wrong := refusalTime(delay, limit, upstream.no)
+			right := refusalTime(delay, limit, upstream.yes+p.extra())
+			unasked := refusalTime(delay, limit, p.refusal())
+			if wrong != upstream.want || right != wrong || unasked != wrong {
+				t.Errorf("a wrong password lasts %v, a right one %v, what isn't asked %v, want %v", wrong, right, unasked, upstream.want)
 			}
 		})
+	}
+}
+
+// mfa.refusal_delay = "0s" is allowed, with a warning: then nobody waits for anything.
+func TestRefusalTimeOff(t *testing.T) {
+	for _, took := range []time.Duration{0, time.Millisecond, time.Minute} {
+		if got := refusalTime(0, 15*time.Second, took); got != 0 {
+			t.Errorf("what took %v lasts %v", took, got)
+		}
 	}
 }
 
@@ -37,10 +47,11 @@ func TestRefusalTime(t *testing.T) {
 func TestRefusalTimeAtFirst(t *testing.T) {
 	for _, no := range []time.Duration{time.Millisecond, 1900 * time.Millisecond} {
 		var p pace // nothing was seen
-		right := refusalTime(2*time.Second, 15*time.Second, time.Millisecond, true, &p)
-		wrong := refusalTime(2*time.Second, 15*time.Second, no, false, &p)
-		if right != wrong {
-			t.Errorf("a no takes %v: %v and %v", no, wrong, right)
+		right := refusalTime(2*time.Second, 15*time.Second, time.Millisecond+p.extra())
+		wrong := refusalTime(2*time.Second, 15*time.Second, no)
+		unasked := refusalTime(2*time.Second, 15*time.Second, p.refusal())
+		if right != wrong || unasked != wrong {
+			t.Errorf("a no takes %v: %v, %v and %v", no, wrong, right, unasked)
 		}
 	}
 }

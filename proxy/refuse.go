@@ -7,6 +7,7 @@ import (
 	goimap "github.com/emersion/go-imap/v2"
 
 	"imapwarden/audit"
+	"imapwarden/auth"
 	"imapwarden/policy"
 )
 
@@ -24,6 +25,8 @@ func replyTo(outcome audit.Outcome, reason string) reply {
 	switch {
 	case outcome == audit.Failed:
 		return reply{goimap.ResponseCodeUnavailable, "Service temporarily unavailable, try again later"}
+	case reason == policy.RuleDenied: // it may be another hour or another place next time
+		return reply{goimap.ResponseCodeUnavailable, "Service temporarily unavailable, try again later"}
 	case reason == policy.AddressLimit, reason == policy.AccountLimit:
 		return reply{goimap.ResponseCodeUnavailable, "Too many failed logins, try again later"}
 	case reason == policy.ConnectionsAccount, reason == policy.ConnectionsAccountSource:
@@ -34,17 +37,60 @@ func replyTo(outcome audit.Outcome, reason string) reply {
 	return reply{goimap.ResponseCodeAuthenticationFailed, "Authentication failed"}
 }
 
+// hint is what people are told of a second factor that they lack; "" is nothing. Only sources
+// that the account has used before are told, for it says that the password is right.
+func hint(reason auth.Reason, help string) string {
+	text := ""
+	switch reason {
+	case auth.NoCode, auth.NotEnrolled:
+		text = "Second factor needed"
+	case auth.Expired:
+		text = "Second factor expired"
+	case auth.WrongCode, auth.ReplayedCode:
+		text = "Second factor needed: that code doesn't count"
+	default:
+		return ""
+	}
+	if help != "" {
+		text += ", see " + help
+	}
+	return text
+}
+
+// tellHint sends it as an alert (RFC 9051, section 7.1) before the answer, whose octets stay
+// the same.
+func (s *session) tellHint(a *attempt) error {
+	if !a.missed || !a.verdict.Familiar && !s.server.Policy.Knows(policy.Attempt{Addr: s.client.Addr(), Account: a.account}) {
+		return nil
+	}
+	text := hint(a.verdict.Reason, s.server.Help)
+	if text == "" {
+		return nil
+	}
+	return s.write("* NO [ALERT] " + text + "\r\n")
+}
+
 // refuse answers an attempt that was refused or that failed, not before a fixed time, and
 // ends the session with the last that it may have.
 func (s *session) refuse(a *attempt) error {
 	lasts := s.server.RefusalDelay
 	if a.claim != nil {
-		lasts = refusalTime(lasts, s.server.Timeouts.Login, time.Since(a.began), a.missed, &s.server.Route(a.account).pace)
+		took := time.Since(a.began)
+		switch pace := &s.server.Route(a.account).pace; {
+		case a.missed:
+			took += pace.extra()
+		case a.took == 0 && a.verdict.Reason.IsLocal():
+			took += pace.refusal()
+		}
+		lasts = refusalTime(lasts, s.server.Timeouts.Login, took)
 	}
 	a.note()
 	a.conclude()
 	if err := s.waitUntil(a.began.Add(lasts)); err != nil {
 		return s.bye(endDrained, "Server shutting down, please reconnect")
+	}
+	if err := s.tellHint(a); err != nil {
+		return err
 	}
 	r := replyTo(a.outcome, a.reason)
 	if err := s.write(fmt.Sprintf("%s NO [%s] %s\r\n", a.tag, r.code, r.text)); err != nil {

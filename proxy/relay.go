@@ -40,6 +40,8 @@ func (s *session) relay() error {
 	}
 
 	r := newRelay(s.server.Timeouts)
+	r.guard.ReadOnly = s.login.readOnly()
+	r.introduced = s.introduced
 	done := make(chan struct{})
 	var panicked any
 	go func() {
@@ -65,7 +67,8 @@ func (s *session) relay() error {
 
 // A relay is what its two directions share.
 type relay struct {
-	write time.Duration
+	write      time.Duration
+	introduced func(map[string]string) // the client has said what it is
 
 	mu       sync.Mutex
 	idle     time.Duration
@@ -73,7 +76,7 @@ type relay struct {
 	why      end       // what ended first
 	guard    imap.Guard
 	answered sync.Cond // the upstream has said something, or it is over
-	said     time.Time // when it last did
+	heardAt  time.Time // when it last did
 	over     bool      // one side is lost, or the upstream has ended
 	writing  map[net.Conn]bool
 }
@@ -122,7 +125,7 @@ func (r *relay) toClient(client net.Conn, p []byte, count *atomic.Int64) error {
 func (r *relay) heard(p []byte) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.said = time.Now()
+	r.heardAt = time.Now()
 	r.answered.Broadcast()
 	return r.guard.Upstream(p)
 }
@@ -134,6 +137,9 @@ func (r *relay) toUpstream(upstream net.Conn, p []byte, count *atomic.Int64) err
 		out, n, more, err := r.guarded(p)
 		if err != nil {
 			return err
+		}
+		if said := r.said(); said != nil {
+			r.introduced(said)
 		}
 		if err := r.send(upstream, out, count); err != nil {
 			return err
@@ -160,8 +166,8 @@ func (r *relay) guarded(p []byte) (out []byte, n int, more bool, err error) {
 			return nil, 0, false, net.ErrClosed
 		}
 		since := began
-		if r.said.After(since) {
-			since = r.said
+		if r.heardAt.After(since) {
+			since = r.heardAt
 		}
 		left := time.Until(since.Add(maxHold))
 		if left <= 0 {
@@ -171,6 +177,13 @@ func (r *relay) guarded(p []byte) (out []byte, n int, more bool, err error) {
 		r.answered.Wait()
 		alarm.Stop()
 	}
+}
+
+// said is what the client has said of itself, if it just has.
+func (r *relay) said() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.guard.Introduced()
 }
 
 func (r *relay) wake() {

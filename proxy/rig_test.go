@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,7 +49,13 @@ type rig struct {
 // onSockets runs f with a rig on real sockets and the real clock.
 func onSockets(t *testing.T, f func(*rig)) {
 	t.Helper()
-	r := newRig(t)
+	newRig(t).onSockets(f)
+}
+
+// onSockets is for a rig that is set up before it serves.
+func (r *rig) onSockets(f func(*rig)) {
+	t := r.t
+	t.Helper()
 	r.RefusalDelay = 10 * time.Millisecond
 	r.sockets = map[bool]net.Listener{}
 	var served sync.WaitGroup
@@ -125,6 +132,10 @@ func newRig(t *testing.T) *rig {
 			Refusals:     3,
 		},
 	}
+	// As the composition root does it.
+	r.directory.Grant = r.Auth.Grant
+	r.Auth.Ended = func(ended auth.Revocation) { r.Revoke(ended) }
+	r.directory.Ended = r.Auth.Ended
 	return r
 }
 
@@ -147,11 +158,44 @@ func serverTLS(t *testing.T) *tls.Config {
 // enroll makes an account and returns its secret.
 func (r *rig) enroll(account string) string {
 	r.t.Helper()
+	return r.enrolment(account).Secret
+}
+
+// enrolment is enroll that returns the recovery codes too.
+func (r *rig) enrolment(account string) auth.Enrolment {
+	r.t.Helper()
 	e, err := r.directory.Enroll(context.Background(), account, true)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return e.Secret
+	return e
+}
+
+// issue makes an app password.
+func (r *rig) issue(wanted auth.NewAppPassword) auth.IssuedAppPassword {
+	r.t.Helper()
+	wanted.Label = "phone"
+	issued, err := r.directory.CreateAppPassword(context.Background(), wanted)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return issued
+}
+
+// answer signs in, hangs up, and returns what the tagged line says.
+func (r *rig) answer(from, user, password string) string {
+	r.t.Helper()
+	p := r.connectTLS(from)
+	defer p.hangUp()
+	return p.login(user, password)
+}
+
+// enter opens a session that is logged in, or fails.
+func (r *rig) enter(from, user, password string) *peer {
+	r.t.Helper()
+	p := r.connectTLS(from)
+	p.enter(user, password)
+	return p
 }
 
 func (r *rig) code(secret string) string {
@@ -165,16 +209,30 @@ func (r *rig) code(secret string) string {
 
 // events returns the audit so far, as "outcome reason factor".
 func (r *rig) events() []string {
+	var list []string
+	for _, e := range r.audit() {
+		list = append(list, strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Outcome, e.Reason, e.Factor)))
+	}
+	return list
+}
+
+func (r *rig) audit() []audit.Event {
 	synctest.Wait()
 	events, err := r.store.Events(context.Background(), audit.Filter{})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	var list []string
-	for _, e := range events {
-		list = append(list, strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Outcome, e.Reason, e.Factor)))
+	return events
+}
+
+// lastEvent is the audit's newest.
+func (r *rig) lastEvent() audit.Event {
+	r.t.Helper()
+	events := r.audit()
+	if len(events) == 0 {
+		r.t.Fatal("there is no event")
 	}
-	return list
+	return events[len(events)-1]
 }
 
 // sessionLines are the log's lines about sessions that have ended.
@@ -248,8 +306,14 @@ func (r *rig) dial(from string, startTLS bool) *peer {
 // connectTLS opens a connection to an implicit TLS listener and reads the greeting.
 func (r *rig) connectTLS(from string) *peer {
 	r.t.Helper()
+	return r.connectAs(from, &tls.Config{InsecureSkipVerify: true})
+}
+
+// connectAs is connectTLS of a certain TLS client.
+func (r *rig) connectAs(from string, client *tls.Config) *peer {
+	r.t.Helper()
 	p := r.dial(from, false)
-	p.secure(&tls.Config{InsecureSkipVerify: true})
+	p.secure(client)
 	p.want(`\* OK \[CAPABILITY .*`)
 	return p
 }
@@ -301,15 +365,28 @@ func (p *peer) wantEnd() {
 	p.Close()
 }
 
-// login sends LOGIN with a literal password and returns the tagged answer.
+// login sends LOGIN with a literal password and returns the tagged answer, without a hint
+// before it.
 func (p *peer) login(user, password string) string {
 	p.t.Helper()
 	p.send("l LOGIN %s {%d+}\r\n%s\r\n", user, len(password), password)
-	line, err := p.line()
-	if err != nil {
-		p.t.Fatalf("waiting for the answer to LOGIN: %v", err)
+	for {
+		line, err := p.line()
+		if err != nil {
+			p.t.Fatalf("waiting for the answer to LOGIN: %v", err)
+		}
+		if !strings.HasPrefix(line, "* NO [ALERT] Second factor") {
+			return line
+		}
 	}
-	return line
+}
+
+// enter is login that fails where it is refused.
+func (p *peer) enter(user, password string) {
+	p.t.Helper()
+	if got := p.login(user, password); !strings.HasPrefix(got, "l OK") {
+		p.t.Fatalf("%s isn't let in: %s", user, got)
+	}
 }
 
 func (p *peer) hangUp() {
@@ -322,8 +399,10 @@ func (p *peer) hangUp() {
 type fakeUpstream struct {
 	t        *testing.T
 	password string // of every account
+	master   string // the password of the master user; "": there is none
 	greeting string
 	slowNo   time.Duration       // what a wrong password takes
+	hold     chan struct{}       // a login is answered once this is closed; nil: at once
 	script   func(conn net.Conn) // instead of the ordinary conversation
 
 	wg       sync.WaitGroup
@@ -331,6 +410,7 @@ type fakeUpstream struct {
 	commands []string
 	dials    int
 	logins   int
+	saw      []string // what AUTHENTICATE PLAIN brought, decoded
 }
 
 func (u *fakeUpstream) dial(context.Context, string, string) (net.Conn, error) {
@@ -374,8 +454,12 @@ func (u *fakeUpstream) serve(conn net.Conn) {
 			part := strings.Split(string(message), "\x00")
 			u.mu.Lock()
 			u.logins++
+			u.saw = append(u.saw, string(message))
 			u.mu.Unlock()
-			if len(part) != 3 || part[2] != u.password {
+			if u.hold != nil {
+				<-u.hold
+			}
+			if len(part) != 3 || !u.takes(part[0], part[1], part[2]) {
 				time.Sleep(u.slowNo)
 				fmt.Fprintf(conn, "%s NO [AUTHENTICATIONFAILED] no\r\n", tag)
 				continue
@@ -393,6 +477,35 @@ func (u *fakeUpstream) serve(conn net.Conn) {
 			fmt.Fprintf(conn, "* ECHO %s\r\n%s OK done\r\n", command, tag)
 		}
 	}
+}
+
+// takes says whether that is the password of the account, or of the master user, who comes
+// with an account's name as authzid or before a star.
+func (u *fakeUpstream) takes(authzid, user, password string) bool {
+	if authzid != "" || strings.Contains(user, "*") {
+		return u.master != "" && password == u.master
+	}
+	return password == u.password
+}
+
+// last is what the newest AUTHENTICATE PLAIN brought.
+func (u *fakeUpstream) last() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.saw) == 0 {
+		return ""
+	}
+	return u.saw[len(u.saw)-1]
+}
+
+// heard says whether one of the commands, tag left out, begins like that.
+func (u *fakeUpstream) heard(command string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.ContainsFunc(u.commands, func(line string) bool {
+		_, rest, _ := strings.Cut(line, " ")
+		return strings.HasPrefix(rest, command)
+	})
 }
 
 func (u *fakeUpstream) count() (dials, logins int) {

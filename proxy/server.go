@@ -37,7 +37,9 @@ type Server struct {
 	TLS          *tls.Config
 	Names        auth.Names
 	Auth         *auth.Authenticator
-	Mode         auth.Mode // whether accounts need a second factor
+	Mode         auth.Mode    // whether accounts need a second factor, where no rule says it
+	Rules        policy.Rules // the first that matches decides
+	Help         string       // the address of a page for people who lack a second factor; "": there is none
 	Policy       *policy.Gate
 	Route        func(account string) *Upstream
 	Audit        *audit.Recorder
@@ -52,6 +54,8 @@ type Server struct {
 	sessions  map[*session]struct{}
 	draining  bool
 	sampled   *zap.Logger
+	revoked   []revocation // lately
+	programs  map[programKey]time.Time
 	wg        sync.WaitGroup // one for each session
 }
 

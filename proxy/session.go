@@ -32,7 +32,9 @@ type session struct {
 	conn   net.Conn // what is read and written: tcp, or TLS over it
 	below  *frugal  // what TLS reads from; nil: conn isn't TLS
 	secure bool     // conn is TLS
-	in     *imap.Decoder
+
+	tlsClient []byte // the id of the TLS client; nil: it can't be told
+	in        *imap.Decoder
 
 	clientID map[string]string // what the client said of itself with ID (RFC 2971), cut short
 	commands int               // read so far
@@ -42,7 +44,7 @@ type session struct {
 	beforeLogin *policy.Slot
 	afterLogin  *policy.Slot
 	attempt     *attempt // the newest
-	login       *attempt // the one that was accepted
+	login       *attempt // the one that was accepted; set under mu
 	upstream    *backend // nil until then; set under mu
 	fromClient  atomic.Int64
 	toClient    atomic.Int64
@@ -51,7 +53,8 @@ type session struct {
 	cancel context.CancelFunc
 
 	mu          sync.Mutex
-	interrupted bool // before login: the server is shutting down
+	said        string // what the program says that it is
+	interrupted bool   // before login: the server is shutting down
 	relaying    bool
 	reason      end // why it was cut from outside
 }
@@ -130,7 +133,11 @@ func (s *session) secureFirst() error {
 func (s *session) secureOver(conn net.Conn) error {
 	s.deadline(s.server.Timeouts.Handshake)
 	below := &frugal{Conn: conn, left: maxHandshake}
-	tlsConn := tls.Server(below, s.server.TLS)
+	config, client := s.server.TLS, new(tlsClient)
+	if s.server.Auth.Grant.ForClients() {
+		config, client = recognize(config)
+	}
+	tlsConn := tls.Server(below, config)
 	if err := tlsConn.Handshake(); err != nil {
 		s.server.Metrics.HandshakeFailed.Inc()
 		s.server.Log.Debug("TLS handshake failed", zap.String("session", s.id), zap.Stringer("source", s.client.Addr()), zap.Error(err))
@@ -138,6 +145,7 @@ func (s *session) secureOver(conn net.Conn) error {
 	}
 	below.left = maxRecord
 	s.conn, s.below, s.secure = tlsConn, below, true
+	s.tlsClient = client.known(tlsConn.ConnectionState().DidResume)
 	s.in, s.clientID, s.commands, s.bad = nil, nil, 0, 0
 	return nil
 }
@@ -180,7 +188,7 @@ func (s *session) finish(err error, panicked any) {
 		s.attempt.conclude()
 	}
 	if s.login != nil {
-		s.server.Auth.SessionEnded(s.login.verdict.GrantID)
+		s.server.Auth.SessionEnded(s.login.verdict)
 	}
 	if s.upstream != nil {
 		s.server.Metrics.Relaying.Dec()
@@ -229,12 +237,4 @@ func (s *session) tlsVersion() string {
 		return tls.VersionName(c.ConnectionState().Version)
 	}
 	return "none"
-}
-
-// program is what the client said it is, for logs and audit.
-func (s *session) program() string {
-	if s.clientID["name"] == "" {
-		return ""
-	}
-	return printable(s.clientID["name"] + " " + s.clientID["version"])
 }

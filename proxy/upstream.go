@@ -47,9 +47,17 @@ type Upstream struct {
 	TLS       UpstreamTLS
 	TLSConfig *tls.Config // with ServerName; unused for UpstreamPlain
 	Forward   Forward
+	Master    *Master // opens every mailbox, for those who proved an app password; nil: there is none
 	Dial      func(ctx context.Context, network, address string) (net.Conn, error)
 
 	pace pace
+}
+
+// A Master is a user of the upstream who may log in as any account.
+type Master struct {
+	User      string
+	Password  auth.Secret
+	Separator string // logs in as ACCOUNT Separator User; "": the account is the authorization identity (RFC 4616)
 }
 
 // A backend is an upstream connection on which the account is logged in.
@@ -65,6 +73,7 @@ type backend struct {
 type identity struct {
 	account  string
 	password auth.Secret
+	master   bool // log in as the master user, without the account's password
 	client   netip.AddrPort
 	local    netip.AddrPort
 	session  string
@@ -130,6 +139,7 @@ var (
 	errNoTLS     = errors.New("it doesn't offer STARTTLS")
 	errInjected  = errors.New("it sent octets behind its OK to STARTTLS: somebody may be injecting them")
 	errMechanism = errors.New("it offers neither AUTH=PLAIN nor LOGIN")
+	errMaster    = errors.New("it doesn't offer AUTH=PLAIN, which a master user of style authzid needs")
 	errBye       = errors.New("it said BYE")
 )
 
@@ -276,7 +286,7 @@ func (d *upstreamDialog) authenticate(who identity) (*backend, answer, error) {
 	if err != nil {
 		return nil, answerUnknown, err
 	}
-	if r.Type == goimap.StatusResponseTypeNo && isWrongPassword(r.Code) {
+	if r.Type == goimap.StatusResponseTypeNo && isWrongPassword(r.Code) && !who.master { // whose password is our trouble
 		return nil, answerNo, nil
 	}
 	if r.Type != goimap.StatusResponseTypeOK {
@@ -299,26 +309,35 @@ func isWrongPassword(code goimap.ResponseCode) bool {
 func (d *upstreamDialog) present(who identity) (imap.Response, error) {
 	before := d.seen
 	d.seen = nil // what it sends from here on counts for after the login
+	authzid, username, password := "", who.account, who.password
+	if m := d.upstream.Master; who.master {
+		password = m.Password
+		if authzid, username = who.account, m.User; m.Separator != "" {
+			authzid, username = "", who.account+m.Separator+m.User
+		}
+	}
 	switch {
 	case before.Has(goimap.AuthCap("PLAIN")):
-		message := imap.EncodePlain(who.account, who.password)
+		message := imap.EncodePlain(authzid, username, password)
 		defer clear(message)
 		if before.Has(goimap.CapSASLIR) {
 			return d.secretCommand("AUTHENTICATE PLAIN ", message)
 		}
 		return d.command("AUTHENTICATE PLAIN", message)
+	case authzid != "":
+		return imap.Response{}, errMaster
 	case !before.Has(goimap.CapLoginDisabled):
-		return d.loginCommand(who)
+		return d.loginCommand(username, password)
 	}
 	return imap.Response{}, errMechanism
 }
 
 // loginCommand is LOGIN with quoted strings where they fit, else with literals that wait
 // for the upstream's invitation.
-func (d *upstreamDialog) loginCommand(who identity) (imap.Response, error) {
+func (d *upstreamDialog) loginCommand(username string, password auth.Secret) (imap.Response, error) {
 	line := []byte("LOGIN")
 	var parts [][]byte
-	for _, argument := range [][]byte{[]byte(who.account), who.password} {
+	for _, argument := range [][]byte{[]byte(username), password} {
 		line = append(line, ' ')
 		if q, ok := imap.Quote(argument); ok {
 			line = append(line, q...)

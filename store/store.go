@@ -25,11 +25,18 @@ type Engine interface {
 	auth.Records
 	audit.Sink
 	// Events returns those that the filter chooses, oldest first. Of more
-	// than its limit, these are the newest.
+	// than its limit, these are the newest, unless it asks for the oldest.
 	Events(ctx context.Context, f audit.Filter) ([]audit.Event, error)
-	// PurgeEvents removes those from before the given time, and of the others
-	// all but the newest most, by ID, which must be at least 1. It returns how many
-	// it has removed, also where it then fails. Others may use the store meanwhile.
+	// Ways returns how accounts signed in: of accepted logins (and of what sessions
+	// said of themselves later, "session.program") since the given time, one row for
+	// each account, factor and program, ordered by these, for at most limit accounts whose names
+	// come after the given one. Events without an account don't count.
+	Ways(ctx context.Context, since time.Time, after string, limit int) ([]audit.Way, error)
+	// PurgeEvents removes the beginning of the chain: by ID, those before the first that
+	// isn't older than the given time, and of the others all but the newest most, which must be at
+	// least 1. The last one removed is noted in the mark audit.ChainMark, in the same transaction.
+	// It returns how many it has removed, also where it then fails. Others may use the store
+	// meanwhile.
 	PurgeEvents(ctx context.Context, before time.Time, most int) (removed int64, err error)
 	// Close ends all use of the store.
 	Close() error

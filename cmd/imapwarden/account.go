@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -22,9 +23,35 @@ type accounts interface {
 	Show(ctx context.Context, name string) (auth.Summary, error)
 	Enroll(ctx context.Context, name string, confirmed bool) (auth.Enrolment, error)
 	Confirm(ctx context.Context, name, code string) error
+	RenewRecovery(ctx context.Context, name string) (codes []string, err error)
 	Reset(ctx context.Context, name string) error
 	Remove(ctx context.Context, name string) error
+	appPasswords
+	accountGrants
 }
+
+// page is how many accounts are asked for at once.
+const page = 500
+
+// eachPage tells do all accounts, by name, a page at a time.
+func (r *records) eachPage(ctx context.Context, do func([]auth.Summary) error) error {
+	for after := ""; ; {
+		list, err := r.accounts.List(ctx, after, page)
+		if err != nil {
+			return err
+		}
+		if err := do(list); err != nil {
+			return err
+		}
+		if len(list) < page {
+			return nil
+		}
+		after = list[len(list)-1].Account
+	}
+}
+
+// columns aligns what is written to it, cells ending in tabs, until it is flushed.
+func (o *options) columns() *tabwriter.Writer { return tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0) }
 
 func accountCommand(o *options) *cobra.Command {
 	cmd := group(&cobra.Command{
@@ -36,10 +63,9 @@ func accountCommand(o *options) *cobra.Command {
 		accountShowCommand(o),
 		accountEnrollCommand(o),
 		accountConfirmCommand(o),
-		accountChangeCommand(o, "reset", "reset", "Take an account's second factor away, to enrol it anew",
-			"its authenticator and its grants are gone, and it can be enrolled anew", accounts.Reset),
-		accountChangeCommand(o, "remove", "removed", "Forget an account and all that belongs to it",
-			"imapwarden has forgotten it, and the mailbox itself is untouched", accounts.Remove),
+		accountRecoveryCommand(o),
+		accountChangeCommand(o, "reset", "reset", "Take an account's second factor away, to enrol it anew", accounts.Reset, afterReset),
+		accountChangeCommand(o, "remove", "removed", "Forget an account and all that belongs to it", accounts.Remove, afterRemove),
 	)
 	return cmd
 }
@@ -50,16 +76,11 @@ func accountListCommand(o *options) *cobra.Command {
 		Short: "List the accounts that imapwarden knows",
 		Args:  takes(),
 		RunE: o.withRecords(func(ctx context.Context, r *records, _ []string) error {
-			const page = 500
-			table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
+			table := o.columns()
 			if !o.json {
-				fmt.Fprintln(table, "ACCOUNT\tSECOND FACTOR\tSINCE")
+				fmt.Fprintln(table, "ACCOUNT\tSECOND FACTOR\tSINCE\tRECOVERY CODES\tAPP PASSWORDS")
 			}
-			for after := ""; ; {
-				list, err := r.accounts.List(ctx, after, page)
-				if err != nil {
-					return err
-				}
+			return r.eachPage(ctx, func(list []auth.Summary) error {
 				for _, a := range list {
 					if o.json {
 						if err := o.print(a); err != nil {
@@ -68,13 +89,10 @@ func accountListCommand(o *options) *cobra.Command {
 						continue
 					}
 					state, since := factor(a)
-					fmt.Fprintf(table, "%s\t%s\t%s\n", a.Account, state, since)
+					fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\n", a.Account, state, since, recoveryLeft(a), a.AppPasswords)
 				}
-				if len(list) < page {
-					return table.Flush()
-				}
-				after = list[len(list)-1].Account
-			}
+				return table.Flush()
+			})
 		}),
 	}
 }
@@ -93,12 +111,14 @@ func accountShowCommand(o *options) *cobra.Command {
 				return o.print(a)
 			}
 			state, since := factor(a)
-			table := tabwriter.NewWriter(o.stdout, 0, 0, 2, ' ', 0)
+			table := o.columns()
 			fmt.Fprintf(table, "account\t%s\n", a.Account)
 			fmt.Fprintf(table, "known since\t%s\n", clock(a.Created))
 			fmt.Fprintf(table, "second factor\t%s\n", state)
 			fmt.Fprintf(table, "since\t%s\n", since)
+			fmt.Fprintf(table, "recovery codes left\t%s\n", recoveryLeft(a))
 			fmt.Fprintf(table, "grants\t%d\n", a.Grants)
+			fmt.Fprintf(table, "app passwords\t%d\n", a.AppPasswords)
 			return table.Flush()
 		}),
 	}
@@ -113,6 +133,15 @@ func factor(a auth.Summary) (state, since string) {
 		return "waits for its first code", "-"
 	}
 	return "none", "-"
+}
+
+// recoveryLeft says how many recovery codes an account has left, where it has an authenticator
+// for them.
+func recoveryLeft(a auth.Summary) string {
+	if !a.Enrolled && !a.Pending {
+		return "-"
+	}
+	return strconv.Itoa(a.RecoveryCodes)
 }
 
 // clock prints a time for people, in their own zone, and says which that is.
@@ -145,12 +174,26 @@ func (o *options) printEnrolment(e auth.Enrolment, confirmed bool) error {
 		return err
 	}
 	fmt.Fprintf(o.stdout, "\nor open    %s\nor type    %s\n\n", e.URI, grouped(e.Secret))
+	if err := o.printRecovery(e.RecoveryCodes); err != nil {
+		return err
+	}
 	if confirmed {
 		_, err := fmt.Fprintf(o.stdout, "From now on %s signs in with the password followed by the app's six digits.\n", e.Account)
 		return err
 	}
 	_, err := fmt.Fprintf(o.stdout, "It counts once the app has shown its first code. Then:\n\n    %s\n",
 		o.command("account confirm "+e.Account+" CODE"))
+	return err
+}
+
+// printRecovery shows recovery codes for the only time.
+func (o *options) printRecovery(codes []string) error {
+	fmt.Fprintln(o.stdout, "Recovery codes, to be kept where the app isn't. Each counts once, typed behind the password in place of the six digits:")
+	fmt.Fprintln(o.stdout)
+	for pair := range slices.Chunk(codes, 2) {
+		fmt.Fprintf(o.stdout, "    %s\n", strings.Join(pair, "    "))
+	}
+	_, err := fmt.Fprintln(o.stdout)
 	return err
 }
 
@@ -186,8 +229,34 @@ func accountConfirmCommand(o *options) *cobra.Command {
 	}
 }
 
-// accountChangeCommand is a command that does one thing to one account.
-func accountChangeCommand(o *options, verb, done, short, then string, change func(accounts, context.Context, string) error) *cobra.Command {
+func accountRecoveryCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "recovery NAME",
+		Short: "Give an account ten new recovery codes; its old ones don't count any more",
+		Args:  takes("NAME"),
+		RunE: o.withRecords(func(ctx context.Context, r *records, args []string) error {
+			codes, err := r.accounts.RenewRecovery(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return o.print(struct {
+					Account       string   `json:"account"`
+					RecoveryCodes []string `json:"recovery_codes"`
+				}{r.canonical(args[0]), codes})
+			}
+			if err := o.printRecovery(codes); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(o.stdout, "Those that %s had before don't count any more.\n", r.canonical(args[0]))
+			return err
+		}),
+	}
+}
+
+// accountChangeCommand is a command that does one thing to one account. then says what
+// follows from it.
+func accountChangeCommand(o *options, verb, done, short string, change func(accounts, context.Context, string) error, then func(o *options, r *records, name string) string) *cobra.Command {
 	return &cobra.Command{
 		Use:   verb + " NAME",
 		Short: short,
@@ -196,25 +265,53 @@ func accountChangeCommand(o *options, verb, done, short, then string, change fun
 			if err := change(r.accounts, ctx, args[0]); err != nil {
 				return err
 			}
-			return o.printChange(r, args[0], done, then+"; until it is enrolled again, "+bare(r.mode)+"; sessions that are open go on")
+			return o.printChange(r, args[0], done, then(o, r, r.canonical(args[0])))
 		}),
 	}
+}
+
+func afterReset(o *options, r *records, name string) string {
+	return "its authenticator, recovery codes and grants are gone, and it can be enrolled anew; until it is enrolled again, " +
+		bare(r.mode) + "\n" + r.ended("sessions that its own password let in") +
+		"\nIts app passwords stay, for they belong to other devices. To take them away too:\n\n    " +
+		o.command("app-password revoke "+name+" --all")
+}
+
+func afterRemove(_ *options, r *records, _ string) string {
+	return "imapwarden has forgotten it, its app passwords and grants, and the mailbox itself is untouched; until it is enrolled again, " +
+		bare(r.mode) + "\n" + r.ended("all its sessions")
 }
 
 // bare says what holds for an account without a second factor.
 func bare(mode auth.Mode) string {
 	if mode == auth.Required {
-		return "nobody can sign in to it"
+		return "nobody can sign in with its password"
 	}
 	return fmt.Sprintf("the password alone lets in (mfa.mode = %q)", mode)
 }
 
+// ended says, as a sentence, what became of sessions that live under what was taken away.
+func (r *records) ended(sessions string) string {
+	switch {
+	case r.served:
+		return strings.ToUpper(sessions[:1]) + sessions[1:] + " have ended."
+	case r.config.Admin.Socket == "":
+		return "Where a server runs, " + sessions + " go on: it can't be told, for admin.socket is empty."
+	}
+	return "No server runs here, so there are no sessions that would have to end."
+}
+
+// canonical is the account that a name means which has been taken for one.
+func (r *records) canonical(name string) string {
+	if canonical, err := r.names.Canonical(name); err == nil {
+		return canonical
+	}
+	return name
+}
+
 // printChange says what was done to an account, and what follows from it.
 func (o *options) printChange(r *records, name, done, then string) error {
-	// The change went well, so the name is one.
-	if canonical, err := r.names.Canonical(name); err == nil {
-		name = canonical
-	}
+	name = r.canonical(name)
 	if o.json {
 		return o.print(struct {
 			Account string `json:"account"`

@@ -35,6 +35,7 @@ func auditCommand(o *options) *cobra.Command {
 	flags.StringVar(&since, "since", "", "only events of the last `while`, as in 1h or 7d")
 	flags.IntVar(&limit, "limit", 100, "at most so many, the newest")
 	flags.BoolVar(&follow, "follow", false, "go on with new events as they come")
+	cmd.AddCommand(auditVerifyCommand(o))
 	return cmd
 }
 
@@ -111,7 +112,7 @@ func (o *options) printEvents(ctx context.Context, r *records, f audit.Filter, f
 }
 
 // row has fixed widths, so that lines which come later stand under the first ones.
-const row = "%-25s  %-15s  %-8s  %-30s  %-15s  %s\n"
+const row = "%-25s  %-19s  %-8s  %-30s  %-15s  %s\n"
 
 func (o *options) printEvent(e audit.Event) error {
 	if o.json {

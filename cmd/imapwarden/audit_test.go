@@ -142,7 +142,7 @@ func TestAuditLineIsHarmless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "2026-11-01 12:00:00 " + time.Date(2026, 11, 1, 12, 0, 0, 0, time.Local).Format("-0700") + "  login            refused   alice@example.org               203.0.113.7      wrong-password, Mail?[2J?forged?line\n"
+	want := "2026-11-01 12:00:00 " + time.Date(2026, 11, 1, 12, 0, 0, 0, time.Local).Format("-0700") + "  login                refused   alice@example.org               203.0.113.7      wrong-password, Mail?[2J?forged?line\n"
 	if out.String() != want {
 		t.Errorf("got  %q\nwant %q", out.String(), want)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/pquerna/otp/totp"
 	"github.com/spf13/cobra"
 
+	"imapwarden/auth"
 	"imapwarden/certs"
 	"imapwarden/configs"
 	"imapwarden/demo"
@@ -30,9 +31,9 @@ type scene struct {
 	IMAP        string `json:"imap"`  // host:port, STARTTLS
 	Account     string `json:"account"`
 	Password    string `json:"password"`
-	Secret      string `json:"secret"`       // of the authenticator, base32
-	URI         string `json:"uri"`          // the same as otpauth://
-	AppPassword string `json:"app_password"` // empty: none is issued by this version
+	Secret      string `json:"secret"` // of the authenticator, base32
+	URI         string `json:"uri"`    // the same as otpauth://
+	AppPassword string `json:"app_password"`
 	CAFile      string `json:"ca_file"`
 	Config      string `json:"config"`
 	PID         int    `json:"pid"`
@@ -91,6 +92,13 @@ func (o *options) perform(ctx context.Context, s *scene, mailbox *demo.Mailbox) 
 		return err
 	}
 	s.Secret, s.URI = enrolment.Secret, enrolment.URI
+	issued, err := w.admin.Directory.CreateAppPassword(ctx, auth.NewAppPassword{
+		Account: s.Account, Label: "demo phone", Password: auth.Secret(s.Password),
+	})
+	if err != nil {
+		return err
+	}
+	s.AppPassword = issued.Password
 	// The log of the beginning comes first, so that the end of the text stays in sight.
 	return w.serve(ctx, func(ctx context.Context) error {
 		if _, err := s.writeCode(time.Now()); err != nil {
@@ -201,6 +209,8 @@ Scan it with an authenticator app, or type its secret:
 
   account    {{.Account}}
   password   {{.Password}} with the app's six digits right behind it
+  or         {{.AppPassword}}
+             an app password, for a device that stores one for good
   IMAP/TLS   {{.IMAPS}}
   STARTTLS   {{.IMAP}}
   CA         {{.CAFile}}
@@ -215,9 +225,12 @@ To try it from another terminal (the file code has the code of the moment):
     b LIST "" "*"
 
 After the first one the password alone works from here for a while (mfa.grant),
-as mail programs need it. From elsewhere it doesn't. What was decided, and why:
+as mail programs need it. From elsewhere it doesn't. The app password works from
+everywhere, until it is revoked. What was decided, and why, and who is there:
 
   {{program}} audit --config {{.Config}}
+  {{program}} app-password list {{.Account}} --config {{.Config}}
+  {{program}} session list --config {{.Config}}
 
 `))
 

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // rules name time zones, and a container has none
 
 	"github.com/spf13/cobra"
 
@@ -136,7 +137,13 @@ To see it at work on this machine, with nothing to set up:  imapwarden demo`,
 		demoCommand(o),
 		checkCommand(o),
 		accountCommand(o),
+		appPasswordCommand(o),
+		grantCommand(o),
+		sessionCommand(o),
+		reportCommand(o),
 		auditCommand(o),
+		explainCommand(o),
+		keyCommand(o),
 		versionCommand(o),
 	)
 	return root

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,9 +24,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imapwarden/admin"
+	"imapwarden/audit"
 	"imapwarden/auth"
 	"imapwarden/certs"
 	"imapwarden/configs"
+	"imapwarden/policy"
+	"imapwarden/store"
 	"imapwarden/store/memory"
 )
 
@@ -69,7 +75,11 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status":      status,
 			"code":        code,
+			"id":          id,
 			"serve-admin": serveAdmin,
+			"signed-in":   signedIn,
+			"has-grant":   hasGrant,
+			"tamper":      tamper,
 		},
 	})
 }
@@ -109,20 +119,37 @@ func code(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("code.txt"), []byte(near[3]+"\n"), 0o600))
 }
 
+// id FILE sets ID to that of the JSON object in the file.
+func id(ts *testscript.TestScript, _ bool, args []string) {
+	var named struct{ ID string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &named))
+	ts.Setenv("ID", named.ID)
+}
+
 // serveAdmin PATH answers at the socket until the script ends, with records of its own.
 func serveAdmin(ts *testscript.TestScript, _ bool, args []string) {
 	listener, err := admin.Listen(ts.MkAbs(args[0]))
 	ts.Check(err)
-	keys, err := auth.CreateKeys(ts.MkAbs("server.key"))
-	ts.Check(err)
 	held := memory.New()
+	keys, err := auth.OpenKeys(context.Background(), ts.MkAbs("server.key"), held)
+	ts.Check(err)
 	settings := configs.Default()
-	settings.Hostname = "mail.example.org"
+	settings.Hostname, settings.DefaultDomain = "mail.example.org", "example.org"
+	settings.Upstreams = []configs.Upstream{{Name: "default", Login: "password"}}
+	dir := directory(settings, held, keys)
 	server := &admin.Server{
-		Directory: directory(settings, held, keys),
+		Directory: dir,
 		Audit:     held,
 		Events:    held,
-		Log:       zap.NewNop(),
+		Sessions:  &someSessions{},
+		Explain: func(ctx context.Context, account string, source netip.Addr) (admin.Explanation, error) {
+			e, err := explanation(ctx, settings, dir, account, source)
+			limits := new(policy.Gate).Explain(policy.Attempt{Addr: source, Account: account})
+			e.Limits = &limits
+			return e, err
+		},
+		Rotate: func(ctx context.Context) (auth.Rotation, error) { return keys.Rotate(ctx, held) },
+		Log:    zap.NewNop(),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -131,6 +158,85 @@ func serveAdmin(ts *testscript.TestScript, _ bool, args []string) {
 		cancel()
 		ts.Check(<-ended)
 	})
+}
+
+// someSessions are alice's two and bob's one, until they are ended.
+type someSessions struct {
+	mu    sync.Mutex
+	ended []string
+}
+
+func (s *someSessions) Sessions() []admin.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	began := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	list := []admin.Session{
+		{ID: "s1", Account: "alice@example.org", Source: netip.MustParseAddr("203.0.113.7"), Program: "Mail\x1b[2J 1.0", Factor: "code", Upstream: "default", Began: began, FromClient: 999, ToClient: 1_234_567},
+		{ID: "s2", Account: "alice@example.org", Source: netip.MustParseAddr("2001:db8::7"), Factor: "app-password", AppPassword: "a1", ReadOnly: true, Upstream: "default", Began: began},
+		{ID: "s3", Account: "bob@example.org", Source: netip.MustParseAddr("203.0.113.8"), Factor: "none", Upstream: "default", Began: began},
+	}
+	return slices.DeleteFunc(list, func(one admin.Session) bool { return slices.Contains(s.ended, one.ID) })
+}
+
+func (s *someSessions) EndSession(id string) (admin.Session, bool) {
+	list := s.Sessions()
+	i := slices.IndexFunc(list, func(one admin.Session) bool { return one.ID == id })
+	if i < 0 {
+		return admin.Session{}, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = append(s.ended, id)
+	return list[i], true
+}
+
+func (s *someSessions) EndAccount(account string) (n int) {
+	for _, one := range s.Sessions() {
+		if one.Account == account {
+			s.EndSession(one.ID)
+			n++
+		}
+	}
+	return n
+}
+
+// signedIn ACCOUNT FACTOR PROGRAM AGO puts a login into the script's store.
+func signedIn(ts *testscript.TestScript, _ bool, args []string) {
+	ago, err := time.ParseDuration(args[3])
+	ts.Check(err)
+	inStore(ts, func(s *store.Store) error {
+		return s.Append(context.Background(), []audit.Event{{
+			Time: time.Now().Add(-ago), Kind: "login", Outcome: audit.Accepted,
+			Account: args[0], Factor: args[1], Program: args[2], Source: "203.0.113.7",
+		}})
+	})
+}
+
+// hasGrant ACCOUNT ID NETWORK puts a grant into the script's store.
+func hasGrant(ts *testscript.TestScript, _ bool, args []string) {
+	network, err := netip.ParsePrefix(args[2])
+	ts.Check(err)
+	inStore(ts, func(s *store.Store) error {
+		now := time.Now()
+		return s.PutGrant(context.Background(), auth.Grant{
+			ID: args[1], Account: args[0], Network: network, PasswordTag: []byte("tag"),
+			Created: now, LastUsed: now, Expires: now.Add(time.Hour),
+		})
+	})
+}
+
+func inStore(ts *testscript.TestScript, do func(*store.Store) error) {
+	s, err := store.Open(context.Background(), "sqlite:"+ts.MkAbs("imapwarden.db"))
+	ts.Check(err)
+	ts.Check(errors.Join(do(s), s.Close()))
+}
+
+// tamper ID changes an event behind the program's back.
+func tamper(ts *testscript.TestScript, _ bool, args []string) {
+	db, err := sql.Open("sqlite", ts.MkAbs("imapwarden.db"))
+	ts.Check(err)
+	_, err = db.ExecContext(context.Background(), "UPDATE events SET account = 'nobody' WHERE id = $1", args[0])
+	ts.Check(errors.Join(err, db.Close()))
 }
 
 // Where the socket is there and we may not use it, the store is left alone.
@@ -186,5 +292,34 @@ func TestRootMakesNoFilesForOthers(t *testing.T) {
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
 		t.Errorf("%d files were made (%v)", len(files), err)
+	}
+}
+
+// Two rotations at once are none, and the second is in the audit all the same.
+func TestRotationInProgress(t *testing.T) {
+	dir := t.TempDir()
+	c := configs.Default()
+	c.Admin.Socket = filepath.Join(dir, "admin.sock")
+	c.Store.URL = "sqlite:" + filepath.Join(dir, "imapwarden.db")
+	c.Store.KeyFile = filepath.Join(dir, "master.key")
+	r, err := openRecords(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	folder, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	if err := unix.Flock(int(folder.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.rotate(t.Context()); !errors.Is(err, auth.ErrRotating) {
+		t.Errorf("got %v, want that somebody else is about it", err)
+	}
+	events, err := r.events.Events(t.Context(), audit.Filter{})
+	if err != nil || len(events) != 1 || events[0].Kind != "key.rotate" || events[0].Outcome != audit.Failed {
+		t.Errorf("the audit has %+v (%v), want the failure", events, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imapwarden/admin"
+	"imapwarden/audit"
 	"imapwarden/auth"
 	"imapwarden/configs"
 	"imapwarden/store"
@@ -21,19 +23,24 @@ import (
 // records is what commands work on: a running server's, over its admin socket,
 // or the store itself where no server runs.
 type records struct {
+	config   *configs.Config // as it is now, as far as the command asked for it
 	names    auth.Names
 	mode     auth.Mode // of the configuration as it is now
 	accounts accounts
 	events   admin.Events
+	explain  func(ctx context.Context, account string, source netip.Addr) (admin.Explanation, error)
+	rotate   func(context.Context) (auth.Rotation, error)
+	served   bool         // a running server's
 	lost     error        // a change was made and could not be recorded in the audit
 	close    func() error // ends the use of it
 }
 
-// withRecords makes a command of one that needs records.
-func (o *options) withRecords(do func(ctx context.Context, r *records, args []string) error) func(*cobra.Command, []string) error {
+// withRecords makes a command of one that needs records, and of the configuration
+// no more than who holds them, and the top level keys named.
+func (o *options) withRecords(do func(ctx context.Context, r *records, args []string) error, keys ...string) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		// Who looks after accounts need not be able to read a certificate's key.
-		config, _, err := o.load("hostname", "default_domain", "account_names", "store", "admin", "mfa")
+		config, _, err := o.load(append(keys, "hostname", "default_domain", "account_names", "store", "admin", "mfa")...)
 		if err != nil {
 			return err
 		}
@@ -41,52 +48,101 @@ func (o *options) withRecords(do func(ctx context.Context, r *records, args []st
 		if err != nil {
 			return err
 		}
-		r.mode = auth.Mode(config.MFA.Mode)
 		err = do(cmd.Context(), r, args)
 		return errors.Join(err, r.lost, r.close())
 	}
+}
+
+// withServer makes a command of one that needs the running server.
+func (o *options) withServer(do func(ctx context.Context, client *admin.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		config, _, err := o.load("admin")
+		if err != nil {
+			return err
+		}
+		client, err := dialServer(cmd.Context(), config)
+		if err != nil {
+			return err
+		}
+		if client == nil {
+			return fmt.Errorf("%s, and only a running server has sessions", unserved(config))
+		}
+		return errors.Join(do(cmd.Context(), client, args), client.Close())
+	}
+}
+
+// unserved says why no server was asked.
+func unserved(config *configs.Config) string {
+	if config.Admin.Socket == "" {
+		return "admin.socket is empty, so a server, if one runs, can't be asked"
+	}
+	return fmt.Sprintf("no server answers at admin.socket %q", config.Admin.Socket)
 }
 
 // openRecords asks the running server. It opens the store itself only where
 // nothing listens, and not where a server may well be at work behind a socket
 // that we just can't use.
 func openRecords(ctx context.Context, config *configs.Config) (*records, error) {
+	client, err := dialServer(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	r := &records{config: config, names: names(config), mode: auth.Mode(config.MFA.Mode)}
+	if client == nil {
+		return r, r.openStore(ctx, config)
+	}
+	r.accounts, r.events, r.explain, r.rotate = client, client, client.Explain, client.Rotate
+	r.served, r.close = true, client.Close
+	return r, nil
+}
+
+// dialServer returns a client of the running server, and nil where none runs.
+func dialServer(ctx context.Context, config *configs.Config) (*admin.Client, error) {
 	if config.Admin.Socket == "" {
-		return openStore(ctx, config)
+		return nil, nil
 	}
 	client, err := admin.Dial(ctx, config.Admin.Socket)
 	switch {
-	case err == nil:
-		return &records{names: names(config), accounts: client, events: client, close: client.Close}, nil
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
-		return openStore(ctx, config)
+		return nil, nil
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%w: run this as root, or as the user that imapwarden runs as", err)
 	}
-	return nil, err
+	return client, err
 }
 
-func openStore(ctx context.Context, config *configs.Config) (*records, error) {
+// openStore makes the records those of the store itself.
+func (r *records) openStore(ctx context.Context, config *configs.Config) error {
 	if strings.HasPrefix(config.Store.URL, "memory:") {
-		return nil, fmt.Errorf("no server answers at admin.socket %q, and what store.url = %q holds ends with its server: start one with 'imapwarden serve'",
-			config.Admin.Socket, config.Store.URL)
+		return fmt.Errorf("%s, and what store.url = %q holds ends with its server: start one with 'imapwarden serve'",
+			unserved(config), config.Store.URL)
 	}
 	if err := checkOwner(config.Store); err != nil {
-		return nil, err
+		return err
 	}
 	opened, err := store.Open(ctx, config.Store.URL)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	keys, err := auth.OpenKeys(ctx, config.Store.KeyFile, opened)
 	if err != nil {
-		return nil, errors.Join(err, opened.Close())
+		return errors.Join(err, opened.Close())
 	}
-	r := &records{names: names(config), events: opened}
 	by := fmt.Sprintf("uid %d by command line", os.Getuid())
-	r.accounts = admin.Signed(directory(config, opened, keys), opened, by, func(err error) { r.lost = err })
-	r.close = opened.Close
-	return r, nil
+	signed := admin.Signed(directory(config, opened, keys), opened, by, func(err error) { r.lost = err })
+	r.accounts, r.events, r.close = signed, opened, opened.Close
+	r.explain = func(ctx context.Context, account string, source netip.Addr) (admin.Explanation, error) {
+		name, err := r.names.Canonical(account)
+		if err != nil {
+			return admin.Explanation{}, err
+		}
+		return explanation(ctx, config, signed, name, source)
+	}
+	r.rotate = func(ctx context.Context) (auth.Rotation, error) {
+		rotation, err := keys.Rotate(ctx, opened)
+		return rotation, errors.Join(err, admin.Record(ctx, opened, by, audit.Event{Kind: "key.rotate"}, err))
+	}
+	return nil
 }
 
 // checkOwner keeps root from making a store that the server can't open later.

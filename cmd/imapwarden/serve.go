@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"imapwarden/audit"
 	"imapwarden/configs"
 )
 
@@ -70,8 +71,10 @@ func (w *warden) serve(ctx context.Context, also ...func(context.Context) error)
 		})
 	}
 
+	endExport := w.export(context.WithoutCancel(ctx))
 	run("the second factor's upkeep", func() error { return w.auth.Run(background) })
 	run("the audit's retention", func() error { w.purgeEvents(background); return nil })
+	run("TLS session tickets", func() error { w.renewTicketsHourly(background); return nil })
 	run("certificates", func() error { w.certificates.Watch(background, 10*time.Second); return nil })
 	if w.adminSocket != nil {
 		run("admin socket", func() error { return w.admin.Serve(background, w.adminSocket) })
@@ -101,7 +104,26 @@ func (w *warden) serve(ctx context.Context, also ...func(context.Context) error)
 	w.proxy.Shutdown(drain)
 	stop()
 	parts.Wait()
+	err = errors.Join(err, w.closeRecorder())
+	endExport() // what the recorder has just written goes along
 	return errors.Join(err, w.close())
+}
+
+// export keeps the audit's file up to date until it is told to end, with all that is stored by then.
+func (w *warden) export(ctx context.Context) (end func()) {
+	if w.config.Audit.File == "" {
+		return func() {}
+	}
+	exporter := &audit.Exporter{Path: w.config.Audit.File, Source: w.store, Log: w.log}
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := exporter.Run(ctx); err != nil {
+			w.log.Error("audit events are not copied to the file any more", zap.String("file", exporter.Path), zap.Error(err))
+		}
+	}()
+	return func() { stop(); <-ended }
 }
 
 // purgeEvents keeps the audit within its bounds: now, and then every hour.

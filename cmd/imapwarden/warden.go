@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,7 @@ type warden struct {
 	config       *configs.Config
 	log          *zap.Logger
 	store        *store.Store
+	keys         *auth.Keys
 	recorder     *audit.Recorder
 	auth         *auth.Authenticator
 	certificates *certs.Files
@@ -62,15 +64,15 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 	if w.store, err = store.Open(ctx, config.Store.URL); err != nil {
 		return nil, err
 	}
-	keys, err := auth.OpenKeys(ctx, config.Store.KeyFile, w.store)
-	if err != nil {
+	if w.keys, err = auth.OpenKeys(ctx, config.Store.KeyFile, w.store); err != nil {
 		return nil, err
 	}
 	if err := writable(ctx, w.store); err != nil {
 		return nil, err
 	}
 	w.recorder = audit.NewRecorder(w.store, log)
-	w.auth = authenticator(config.MFA, w.store, keys, log)
+	w.auth = authenticator(config.MFA, w.store, w.keys, log)
+	w.auth.Ended = w.revoke
 	if w.certificates, err = certificates(config.TLS, log); err != nil {
 		return nil, err
 	}
@@ -84,6 +86,8 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 		Names:        names(config),
 		Auth:         w.auth,
 		Mode:         auth.Mode(config.MFA.Mode),
+		Rules:        rules(config),
+		Help:         config.Portal.URL,
 		Policy:       &policy.Gate{Limits: limits(config.Limits)},
 		Route:        route,
 		Audit:        w.recorder,
@@ -93,13 +97,27 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 		RefusalDelay: config.MFA.RefusalDelay.D(),
 		Refusals:     config.Limits.Refusals,
 	}
+	if err := w.renewTickets(ctx); err != nil {
+		return nil, err
+	}
 	w.admin = &admin.Server{
-		Directory: directory(config, w.store, keys),
+		Directory: directory(config, w.store, w.keys),
 		Audit:     w.store,
 		Events:    w.store,
+		Sessions:  sessions{w.proxy},
+		Explain:   w.explain,
+		Rotate:    func(ctx context.Context) (auth.Rotation, error) { return w.keys.Rotate(ctx, w.store) },
 		Log:       log,
 	}
+	w.admin.Directory.Ended = w.revoke
 	return w, w.listen()
+}
+
+// revoke ends the sessions that live under what was taken away.
+func (w *warden) revoke(r auth.Revocation) {
+	if n := w.proxy.Revoke(r); n > 0 {
+		w.log.Info("sessions ended", zap.String("account", r.Account), zap.Int("sessions", n))
+	}
 }
 
 // listen opens every socket, so that a port that is taken is known before anything runs.
@@ -156,16 +174,21 @@ func (w *warden) close() error {
 			l.Close()
 		}
 	}
-	var err error
-	if w.recorder != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		err = w.recorder.Close(ctx)
-	}
+	err := w.closeRecorder()
 	if w.store != nil {
 		err = errors.Join(err, w.store.Close())
 	}
 	return err
+}
+
+// closeRecorder has the audit write what it still holds. It may be called again.
+func (w *warden) closeRecorder() error {
+	if w.recorder == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return w.recorder.Close(ctx)
 }
 
 // writable writes something into the store. A disk that is full or mounted anew
@@ -230,11 +253,13 @@ func authenticator(c configs.MFA, records auth.Records, keys *auth.Keys, log *za
 
 func grants(c configs.Grant) auth.GrantSettings {
 	return auth.GrantSettings{
-		From:       c.From,
-		IPv4Prefix: c.IPv4Prefix,
-		IPv6Prefix: c.IPv6Prefix,
-		Absolute:   c.Absolute.D(),
-		Idle:       c.Idle.D(),
+		From:           c.From,
+		IPv4Prefix:     c.IPv4Prefix,
+		IPv6Prefix:     c.IPv6Prefix,
+		Absolute:       c.Absolute.D(),
+		Idle:           c.Idle.D(),
+		ClientAbsolute: c.TLSClient.Absolute.D(),
+		ClientIdle:     c.TLSClient.Idle.D(),
 	}
 }
 
@@ -293,7 +318,7 @@ func timeouts(c configs.Timeouts) proxy.Timeouts {
 	}
 }
 
-// routes gives each account its upstream: the first route that fits, else the first upstream.
+// routes gives each account its upstream.
 func routes(config *configs.Config) (func(account string) *proxy.Upstream, error) {
 	upstreams := make(map[string]*proxy.Upstream)
 	for _, c := range config.Upstreams {
@@ -303,16 +328,63 @@ func routes(config *configs.Config) (func(account string) *proxy.Upstream, error
 		}
 		upstreams[c.Name] = u
 	}
-	first := upstreams[config.Upstreams[0].Name]
-	return func(account string) *proxy.Upstream {
-		_, domain, _ := strings.Cut(account, "@")
-		for _, r := range config.Routes {
-			if r.Account == account && account != "" || r.Domain != "" && r.Domain == domain {
-				return upstreams[r.Upstream]
-			}
+	return func(account string) *proxy.Upstream { return upstreams[upstreamOf(config, account).Name] }, nil
+}
+
+// hasMaster says whether app passwords of the account work without the vault.
+func hasMaster(config *configs.Config, account string) bool {
+	return upstreamOf(config, account).Login == "master"
+}
+
+// upstreamOf is the account's upstream: that of the first route that fits, else the first one.
+func upstreamOf(config *configs.Config, account string) configs.Upstream {
+	_, domain, _ := strings.Cut(account, "@")
+	for _, r := range config.Routes {
+		if r.Account == account && account != "" || r.Domain != "" && r.Domain == domain {
+			i := slices.IndexFunc(config.Upstreams, func(u configs.Upstream) bool { return u.Name == r.Upstream })
+			return config.Upstreams[i] // the configuration was checked
 		}
-		return first
-	}, nil
+	}
+	return config.Upstreams[0]
+}
+
+// master is the upstream's master user, nil where the account's own password is used.
+func master(c configs.Upstream) (*proxy.Master, error) {
+	if c.Login != "master" {
+		return nil, nil
+	}
+	password, err := c.Master.Secret()
+	if err != nil {
+		return nil, err
+	}
+	m := &proxy.Master{User: c.Master.User, Password: password}
+	if c.Master.Style == "separator" {
+		m.Separator = c.Master.Separator
+	}
+	return m, nil
+}
+
+func rules(config *configs.Config) policy.Rules {
+	var list policy.Rules
+	for i, c := range config.Rules {
+		since, until := c.Period()
+		list = append(list, policy.Rule{
+			Name:         c.Title(i),
+			Accounts:     c.Accounts,
+			Networks:     c.Networks,
+			Since:        since,
+			Until:        until,
+			Weekdays:     c.Days(),
+			From:         c.Hours.From,
+			To:           c.Hours.To,
+			Zone:         c.Zone.Location(),
+			Deny:         c.Action == "deny",
+			SecondFactor: c.SecondFactor,
+			ReadOnly:     c.ReadOnly,
+			MaxSessions:  c.MaxSessions,
+		})
+	}
+	return list
 }
 
 func upstream(c configs.Upstream) (*proxy.Upstream, error) {
@@ -331,7 +403,12 @@ func upstream(c configs.Upstream) (*proxy.Upstream, error) {
 			return nil, fmt.Errorf("upstream %s: no PEM certificate in %s", c.Name, c.CA)
 		}
 	}
+	master, err := master(c)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", c.Name, err)
+	}
 	return &proxy.Upstream{
+		Master:    master,
 		Name:      c.Name,
 		Address:   c.Address,
 		TLS:       proxy.UpstreamTLS(c.TLS),

@@ -3,7 +3,7 @@
 // gone after a restart, so it is nothing to put in front of real mailboxes.
 //
 // A Store is safe for concurrent use; one mutex guards it all. Records grow with
-// what administrators enrol and owners prove. Events, which strangers cause,
+// what administrators enrol and issue, and owners prove. Events, which strangers cause,
 // are bounded: the newest 10,000 stay. Times are kept as microseconds in UTC, as
 // the other stores do.
 package memory
@@ -26,12 +26,15 @@ import (
 // A Store is ready for use once New has made it.
 type Store struct {
 	mu       sync.Mutex
-	accounts map[string]auth.Account // by name
-	owners   map[string]string       // the account's name, by its authenticator's ID
-	grants   map[string]auth.Grant   // by ID
+	accounts map[string]auth.Account     // by name
+	owners   map[string]string           // the account's name, by its authenticator's ID
+	recovery map[string]codes            // by the authenticator's ID
+	grants   map[string]auth.Grant       // by ID
+	issued   map[string]auth.AppPassword // by ID
 	marks    map[string]string
 	events   []audit.Event // ascending IDs
-	lastID   int64         // of an event
+	lastID   int64         // of an event, also of one that is gone
+	lastHash audit.Hash    // the same one's
 }
 
 // New returns an empty store.
@@ -39,7 +42,9 @@ func New() *Store {
 	return &Store{
 		accounts: make(map[string]auth.Account),
 		owners:   make(map[string]string),
+		recovery: make(map[string]codes),
 		grants:   make(map[string]auth.Grant),
+		issued:   make(map[string]auth.AppPassword),
 		marks:    make(map[string]string),
 	}
 }
@@ -90,12 +95,16 @@ func (s *Store) Accounts(ctx context.Context, after string, limit int) ([]auth.A
 	return accounts, nil
 }
 
-// PutAccount creates the record or replaces it whole, its authenticator included.
-func (s *Store) PutAccount(ctx context.Context, a auth.Account) error {
+// PutAccount creates the record or replaces it whole, its authenticator and that one's
+// recovery codes included.
+func (s *Store) PutAccount(ctx context.Context, a auth.Account, recovery ...[]byte) error {
 	if err := s.enter(ctx, "writing an account"); err != nil {
 		return err
 	}
 	defer s.mu.Unlock()
+	if a.TOTP == nil && len(recovery) > 0 {
+		return errors.New("memory: writing an account: recovery codes need an authenticator")
+	}
 	if a.TOTP != nil {
 		if owner, ok := s.owners[a.TOTP.ID]; ok && owner != a.Name {
 			return errors.New("memory: writing an account: its authenticator's ID is that of another account")
@@ -105,12 +114,13 @@ func (s *Store) PutAccount(ctx context.Context, a auth.Account) error {
 	a = cloneAccount(a)
 	if a.TOTP != nil {
 		s.owners[a.TOTP.ID] = a.Name
+		s.recovery[a.TOTP.ID] = unused(recovery)
 	}
 	s.accounts[a.Name] = a
 	return nil
 }
 
-// RemoveAccount removes the record and its grants, or says auth.ErrNoAccount.
+// RemoveAccount removes the record, its grants and app passwords, or says auth.ErrNoAccount.
 func (s *Store) RemoveAccount(ctx context.Context, name string) error {
 	if err := s.enter(ctx, "removing an account"); err != nil {
 		return err
@@ -121,22 +131,20 @@ func (s *Store) RemoveAccount(ctx context.Context, name string) error {
 	}
 	s.dropAuthenticator(name)
 	delete(s.accounts, name)
-	s.dropGrants(func(g auth.Grant) bool { return g.Account == name })
+	maps.DeleteFunc(s.grants, func(_ string, g auth.Grant) bool { return g.Account == name })
+	maps.DeleteFunc(s.issued, func(_ string, p auth.AppPassword) bool { return p.Account == name })
 	return nil
 }
 
 func (s *Store) dropAuthenticator(account string) {
 	if t := s.accounts[account].TOTP; t != nil {
 		delete(s.owners, t.ID)
+		delete(s.recovery, t.ID)
 	}
 }
 
-func (s *Store) dropGrants(chosen func(auth.Grant) bool) {
-	maps.DeleteFunc(s.grants, func(_ string, g auth.Grant) bool { return chosen(g) })
-}
-
-// SpendStep sets LastStep where it is older than step, and with it puts g.
-func (s *Store) SpendStep(ctx context.Context, totp string, step int64, g *auth.Grant) (won bool, err error) {
+// SpendStep sets LastStep where it is older than step, and with it puts the grants.
+func (s *Store) SpendStep(ctx context.Context, totp string, step int64, grants ...auth.Grant) (won bool, err error) {
 	if err := s.enter(ctx, "spending a code"); err != nil {
 		return false, err
 	}
@@ -146,9 +154,7 @@ func (s *Store) SpendStep(ctx context.Context, totp string, step int64, g *auth.
 		return false, nil
 	}
 	t.LastStep = step
-	if g != nil {
-		s.grants[g.ID] = cloneGrant(*g)
-	}
+	s.putGrants(grants)
 	return true, nil
 }
 
@@ -199,8 +205,14 @@ func (s *Store) PutGrant(ctx context.Context, g auth.Grant) error {
 		return err
 	}
 	defer s.mu.Unlock()
-	s.grants[g.ID] = cloneGrant(g)
+	s.putGrants([]auth.Grant{g})
 	return nil
+}
+
+func (s *Store) putGrants(grants []auth.Grant) {
+	for _, g := range grants {
+		s.grants[g.ID] = cloneGrant(g)
+	}
 }
 
 // TouchGrants sets LastUsed of each grant named, where that is later.
@@ -218,16 +230,20 @@ func (s *Store) TouchGrants(ctx context.Context, lastUsed map[string]time.Time) 
 	return nil
 }
 
-// RemoveGrants removes the named grants of the account, or all where none is named.
-func (s *Store) RemoveGrants(ctx context.Context, account string, ids ...string) error {
+// RemoveGrants removes the named grants of the account, or all where none is named, and
+// returns the IDs of those that it removed.
+func (s *Store) RemoveGrants(ctx context.Context, account string, ids ...string) (removed []string, err error) {
 	if err := s.enter(ctx, "removing grants"); err != nil {
-		return err
+		return nil, err
 	}
 	defer s.mu.Unlock()
-	s.dropGrants(func(g auth.Grant) bool {
-		return g.Account == account && (len(ids) == 0 || slices.Contains(ids, g.ID))
-	})
-	return nil
+	for id, g := range s.grants {
+		if g.Account == account && (len(ids) == 0 || slices.Contains(ids, id)) {
+			delete(s.grants, id)
+			removed = append(removed, id)
+		}
+	}
+	return removed, nil
 }
 
 // PurgeGrants removes those that expired before the given time.
@@ -237,7 +253,7 @@ func (s *Store) PurgeGrants(ctx context.Context, before time.Time) error {
 	}
 	defer s.mu.Unlock()
 	before = inMicros(before)
-	s.dropGrants(func(g auth.Grant) bool { return g.Expires.Before(before) })
+	maps.DeleteFunc(s.grants, func(_ string, g auth.Grant) bool { return g.Expires.Before(before) })
 	return nil
 }
 
@@ -260,6 +276,25 @@ func (s *Store) SetMark(ctx context.Context, name, value string) error {
 	return nil
 }
 
+// TagKeys returns the KeyID of every grant, and of every app password that isn't revoked,
+// each once.
+func (s *Store) TagKeys(ctx context.Context) ([]string, error) {
+	if err := s.enter(ctx, "reading which keys are in use"); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	used := make(map[string]bool)
+	for _, g := range s.grants {
+		used[g.KeyID] = true
+	}
+	for _, p := range s.issued {
+		if p.Revoked.IsZero() {
+			used[p.KeyID] = true
+		}
+	}
+	return slices.Collect(maps.Keys(used)), nil
+}
+
 // What goes in or comes out is cloned: callers may change what they hold.
 
 func cloneAccount(a auth.Account) auth.Account {
@@ -274,7 +309,7 @@ func cloneAccount(a auth.Account) auth.Account {
 }
 
 func cloneGrant(g auth.Grant) auth.Grant {
-	g.PasswordTag = bytes.Clone(g.PasswordTag)
+	g.Client, g.PasswordTag = bytes.Clone(g.Client), bytes.Clone(g.PasswordTag)
 	g.Created, g.Expires, g.LastUsed = inMicros(g.Created), inMicros(g.Expires), inMicros(g.LastUsed)
 	return g
 }

@@ -13,7 +13,11 @@ const (
 	selectAccounts = `SELECT a.name, a.created, t.id, t.sealed, t.created, t.confirmed, t.last_step
 		FROM accounts a LEFT JOIN authenticators t ON t.account = a.name`
 
-	spendStep = `UPDATE authenticators SET last_step = $1 WHERE id = $2 AND last_step < $1`
+	removeAccount       = `DELETE FROM accounts WHERE name = $1`
+	removeAuthenticator = `DELETE FROM authenticators WHERE account = $1`
+
+	spendStep   = `UPDATE authenticators SET last_step = $1 WHERE id = $2 AND last_step < $1`
+	confirmStep = `UPDATE authenticators SET last_step = $1, confirmed = $2 WHERE id = $3 AND last_step < $1`
 )
 
 // Account returns the record of that name, or auth.ErrNoAccount.
@@ -70,33 +74,41 @@ func scanAccount(row scanner) (auth.Account, error) {
 	return a, nil
 }
 
-// PutAccount creates the record or replaces it whole, its authenticator included.
-func (s *Store) PutAccount(ctx context.Context, a auth.Account) error {
+// PutAccount creates the record or replaces it whole, its authenticator and that one's
+// recovery codes included.
+func (s *Store) PutAccount(ctx context.Context, a auth.Account, recovery ...[]byte) error {
 	return s.update(ctx, "writing an account", func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO accounts (name, created) VALUES ($1, $2)
 			ON CONFLICT (name) DO UPDATE SET created = excluded.created`, a.Name, micros(a.Created))
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `DELETE FROM authenticators WHERE account = $1`, a.Name); err != nil {
+		// Also one of the same ID: its recovery codes go with it.
+		if _, err := tx.ExecContext(ctx, removeAuthenticator, a.Name); err != nil {
 			return err
 		}
 		if a.TOTP == nil {
+			if len(recovery) > 0 {
+				return errors.New("recovery codes need an authenticator")
+			}
 			return nil
 		}
 		t := a.TOTP
 		_, err = tx.ExecContext(ctx, `INSERT INTO authenticators (id, account, sealed, created, confirmed, last_step)
 			VALUES ($1, $2, $3, $4, $5, $6)`,
 			t.ID, a.Name, blob(t.Sealed), micros(t.Created), micros(t.Confirmed), t.LastStep)
-		return err
+		if err != nil {
+			return err
+		}
+		return addRecovery(ctx, tx, t.ID, recovery)
 	})
 }
 
-// RemoveAccount removes the record and its grants, or says auth.ErrNoAccount.
+// RemoveAccount removes the record, its grants and app passwords, or says auth.ErrNoAccount.
 func (s *Store) RemoveAccount(ctx context.Context, name string) error {
 	known := false
 	err := s.update(ctx, "removing an account", func(tx *sql.Tx) error {
-		removed, err := tx.ExecContext(ctx, `DELETE FROM accounts WHERE name = $1`, name)
+		removed, err := tx.ExecContext(ctx, removeAccount, name) // with all that refers to it
 		if err != nil {
 			return err
 		}
@@ -112,17 +124,17 @@ func (s *Store) RemoveAccount(ctx context.Context, name string) error {
 	return err
 }
 
-// SpendStep sets LastStep where it is older than step, and with it puts g.
-func (s *Store) SpendStep(ctx context.Context, totp string, step int64, g *auth.Grant) (won bool, err error) {
+// SpendStep sets LastStep where it is older than step, and with it puts the grants.
+func (s *Store) SpendStep(ctx context.Context, totp string, step int64, grants ...auth.Grant) (won bool, err error) {
 	err = s.update(ctx, "spending a code", func(tx *sql.Tx) error {
 		spent, err := tx.StmtContext(ctx, s.spend).ExecContext(ctx, step, totp)
 		if err != nil {
 			return err
 		}
-		if won, err = changed(spent); err != nil || !won || g == nil {
+		if won, err = changed(spent); err != nil || !won {
 			return err
 		}
-		return execGrant(ctx, tx.StmtContext(ctx, s.putGrant), *g)
+		return s.putGrants(ctx, tx, grants)
 	})
 	return won && err == nil, err
 }
@@ -130,8 +142,7 @@ func (s *Store) SpendStep(ctx context.Context, totp string, step int64, g *auth.
 // Confirm is SpendStep that also sets Confirmed.
 func (s *Store) Confirm(ctx context.Context, totp string, step int64, at time.Time) (won bool, err error) {
 	err = s.update(ctx, "confirming an authenticator", func(tx *sql.Tx) error {
-		confirmed, err := tx.ExecContext(ctx, `UPDATE authenticators SET last_step = $1, confirmed = $2
-			WHERE id = $3 AND last_step < $1`, step, micros(at), totp)
+		confirmed, err := tx.ExecContext(ctx, confirmStep, step, micros(at), totp)
 		if err != nil {
 			return err
 		}

@@ -9,38 +9,87 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"imapwarden/audit"
 )
 
-// Append writes all events in one transaction, or none. It gives them their IDs.
+const (
+	selectNewest = `SELECT hash FROM events ORDER BY id DESC LIMIT 1`
+
+	insertEvent = `INSERT INTO events
+		(time, kind, outcome, session, account, source, source_key, program, factor, reason, rule, detail, hash)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id`
+)
+
+// Append writes all events in one transaction, or none, and chains them. Where it has
+// written them, the caller's have ID, Time, Source and Hash as they are kept.
 func (s *Store) Append(ctx context.Context, events []audit.Event) error {
 	if len(events) == 0 {
 		return ctx.Err()
 	}
-	return s.update(ctx, "writing audit events", func(tx *sql.Tx) error {
-		insert, err := tx.PrepareContext(ctx, `INSERT INTO events
-			(time, kind, outcome, session, account, source, source_key, program, factor, reason, rule, detail)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`)
+	kept := slices.Clone(events)
+	err := s.update(ctx, "writing audit events", func(tx *sql.Tx) error {
+		last, err := s.lastHash(ctx, tx)
 		if err != nil {
 			return err
 		}
-		defer insert.Close()
-		for _, e := range events {
-			source, key := canonical(e.Source)
-			_, err := insert.ExecContext(ctx, micros(e.Time), e.Kind, string(e.Outcome), e.Session, e.Account,
-				source, key, e.Program, e.Factor, e.Reason, e.Rule, e.Detail)
+		insert := tx.StmtContext(ctx, s.insert)
+		for i := range kept {
+			e := &kept[i]
+			var key []byte
+			e.Time = fromMicros(micros(e.Time))
+			e.Source, key = canonical(e.Source)
+			e.Hash = audit.Chain(last, *e)
+			last = e.Hash
+			err := insert.QueryRowContext(ctx, micros(e.Time), e.Kind, string(e.Outcome), e.Session, e.Account,
+				e.Source, key, e.Program, e.Factor, e.Reason, e.Rule, e.Detail, e.Hash[:]).Scan(&e.ID)
 			if err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	copy(events, kept)
+	return nil
+}
+
+// lastHash returns what the next event is chained to: the hash of the newest one, or of
+// the last that was purged.
+func (s *Store) lastHash(ctx context.Context, tx *sql.Tx) (audit.Hash, error) {
+	var kept []byte
+	err := tx.StmtContext(ctx, s.newest).QueryRowContext(ctx).Scan(&kept)
+	if err == nil {
+		return hashOf(kept)
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return audit.Hash{}, err
+	}
+	var mark string
+	err = tx.QueryRowContext(ctx, selectMark, audit.ChainMark).Scan(&mark)
+	if errors.Is(err, sql.ErrNoRows) {
+		return audit.Hash{}, nil
+	}
+	if err != nil {
+		return audit.Hash{}, err
+	}
+	_, h, err := audit.ParseMark(mark)
+	return h, err
+}
+
+// hashOf reads a hash as it is kept: empty for events from before there was a chain.
+func hashOf(kept []byte) (h audit.Hash, err error) {
+	if len(kept) != 0 && len(kept) != len(h) {
+		return h, fmt.Errorf("a hash has %d octets, not %d", len(kept), len(h))
+	}
+	copy(h[:], kept)
+	return h, nil
 }
 
 // Events returns those that the filter chooses, oldest first. Of more than its
-// limit, these are the newest.
+// limit, these are the newest, or those that it asks for.
 func (s *Store) Events(ctx context.Context, f audit.Filter) ([]audit.Event, error) {
 	const reading = "reading audit events"
 	query, args := eventsQuery(f)
@@ -53,19 +102,25 @@ func (s *Store) Events(ctx context.Context, f audit.Filter) ([]audit.Event, erro
 	for rows.Next() {
 		var e audit.Event
 		var at int64
+		var hash []byte
 		err := rows.Scan(&e.ID, &at, &e.Kind, &e.Outcome, &e.Session, &e.Account,
-			&e.Source, &e.Program, &e.Factor, &e.Reason, &e.Rule, &e.Detail)
+			&e.Source, &e.Program, &e.Factor, &e.Reason, &e.Rule, &e.Detail, &hash)
 		if err != nil {
 			return nil, s.failed(reading, err)
+		}
+		if e.Hash, err = hashOf(hash); err != nil {
+			return nil, s.failed(reading, fmt.Errorf("event %d: %w", e.ID, err))
 		}
 		e.Time = fromMicros(at)
 		events = append(events, e)
 	}
-	slices.Reverse(events)
+	if !f.Oldest {
+		slices.Reverse(events)
+	}
 	return events, s.failed(reading, rows.Err())
 }
 
-// eventsQuery asks for the newest first, since the limit keeps the newest.
+// eventsQuery asks first for those that the limit keeps.
 func eventsQuery(f audit.Filter) (query string, args []any) {
 	var where []string
 	must := func(condition string, values ...any) {
@@ -90,77 +145,14 @@ func eventsQuery(f audit.Filter) (query string, args []any) {
 			must("source_key NOT BETWEEN ? AND ?", first, last) // ::/0 is all of IPv6, and nothing of IPv4
 		}
 	}
-	query = `SELECT id, time, kind, outcome, session, account, source, program, factor, reason, rule, detail
+	query = `SELECT id, time, kind, outcome, session, account, source, program, factor, reason, rule, detail, hash
 		FROM events WHERE ` + strings.Join(where, " AND ")
 	args = append(args, cmp.Or(max(f.Limit, 0), 1000))
-	return query + fmt.Sprintf(` ORDER BY id DESC LIMIT $%d`, len(args)), args
-}
-
-// purgeBatch is how many events one transaction removes, and vacuumBatch how many
-// pages one gives back: between two of them a login gets its turn.
-const (
-	purgeBatch  = 1000
-	vacuumBatch = 250
-)
-
-// PurgeEvents removes those from before the given time, and of the others all but
-// the newest most. The file shrinks with it, when the WAL is next folded into it; one
-// made before auto_vacuum was set doesn't, and what is free in it is used again.
-func (s *Store) PurgeEvents(ctx context.Context, before time.Time, most int) (removed int64, err error) {
-	const purging = "purging audit events"
-	if most < 1 {
-		return 0, s.failed(purging, errors.New("none would be left"))
+	order := "DESC"
+	if f.Oldest {
+		order = "ASC"
 	}
-	removed, err = s.purge(ctx, `SELECT id FROM events WHERE time < $1 ORDER BY time`, micros(before))
-	if err != nil {
-		return removed, s.failed(purging, err)
-	}
-	var last int64 // to go
-	err = s.read.QueryRowContext(ctx, `SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET $1`, most).Scan(&last)
-	if err == nil {
-		var n int64
-		n, err = s.purge(ctx, `SELECT id FROM events WHERE id <= $1 ORDER BY id`, last)
-		removed += n
-	}
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return removed, s.failed(purging, err)
-	}
-	return removed, s.failed("giving back what audit events took", s.vacuum(ctx))
-}
-
-// purge removes the events that the query chooses by its one argument, batch by batch.
-func (s *Store) purge(ctx context.Context, chosen string, arg int64) (removed int64, err error) {
-	for {
-		result, err := s.write.ExecContext(ctx, `DELETE FROM events WHERE id IN (`+chosen+` LIMIT $2)`, arg, purgeBatch)
-		if err != nil {
-			return removed, err
-		}
-		n, err := result.RowsAffected()
-		if err != nil {
-			return removed, err
-		}
-		removed += n
-		if n < purgeBatch {
-			return removed, nil
-		}
-	}
-}
-
-// vacuum gives free pages back to the file system, as far as the file can do that.
-func (s *Store) vacuum(ctx context.Context) error {
-	for last := -1; ; {
-		var free int
-		if err := s.write.QueryRowContext(ctx, `PRAGMA freelist_count`).Scan(&free); err != nil {
-			return err
-		}
-		if free == 0 || free == last {
-			return nil
-		}
-		last = free
-		if _, err := s.write.ExecContext(ctx, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, vacuumBatch)); err != nil {
-			return err
-		}
-	}
+	return query + fmt.Sprintf(` ORDER BY id %s LIMIT $%d`, order, len(args)), args
 }
 
 // canonical returns the one way to write an address, and its key; IPv4 in IPv6

@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,14 +12,20 @@ import (
 )
 
 const (
-	selectGrants = `SELECT id, account, network, password_tag, created, expires, last_used
+	selectGrants = `SELECT id, account, network, client, key_id, password_tag, created, expires, last_used
 		FROM grants WHERE account = $1 ORDER BY created, id`
 
-	putGrant = `INSERT INTO grants (id, account, network, password_tag, created, expires, last_used)
-		VALUES ($1, $2, $3, $4, $5, $6, $7)
+	putGrant = `INSERT INTO grants (id, account, network, client, key_id, password_tag, created, expires, last_used)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 		ON CONFLICT (id) DO UPDATE SET account = excluded.account, network = excluded.network,
-			password_tag = excluded.password_tag, created = excluded.created,
-			expires = excluded.expires, last_used = excluded.last_used`
+			client = excluded.client, key_id = excluded.key_id, password_tag = excluded.password_tag,
+			created = excluded.created, expires = excluded.expires, last_used = excluded.last_used`
+
+	touchGrant = `UPDATE grants SET last_used = $1 WHERE id = $2 AND last_used < $1`
+
+	removeGrant  = `DELETE FROM grants WHERE account = $1 AND id = $2`
+	removeGrants = `DELETE FROM grants WHERE account = $1 RETURNING id`
+	purgeGrants  = `DELETE FROM grants WHERE expires < $1`
 )
 
 // Grants returns all grants of the account, oldest first.
@@ -36,7 +41,7 @@ func (s *Store) Grants(ctx context.Context, account string) ([]auth.Grant, error
 		var g auth.Grant
 		var network string
 		var created, expires, used int64
-		if err := rows.Scan(&g.ID, &g.Account, &network, &g.PasswordTag, &created, &expires, &used); err != nil {
+		if err := rows.Scan(&g.ID, &g.Account, &network, &g.Client, &g.KeyID, &g.PasswordTag, &created, &expires, &used); err != nil {
 			return nil, s.failed(reading, err)
 		}
 		if err := g.Network.UnmarshalText([]byte(network)); err != nil {
@@ -53,12 +58,21 @@ func (s *Store) PutGrant(ctx context.Context, g auth.Grant) error {
 	return s.failed("writing a grant", execGrant(ctx, s.putGrant, g))
 }
 
+func (s *Store) putGrants(ctx context.Context, tx *sql.Tx, grants []auth.Grant) error {
+	for _, g := range grants {
+		if err := execGrant(ctx, tx.StmtContext(ctx, s.putGrant), g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func execGrant(ctx context.Context, put *sql.Stmt, g auth.Grant) error {
 	network, err := g.Network.MarshalText()
 	if err != nil {
 		return err
 	}
-	_, err = put.ExecContext(ctx, g.ID, g.Account, string(network), blob(g.PasswordTag),
+	_, err = put.ExecContext(ctx, g.ID, g.Account, string(network), blob(g.Client), g.KeyID, blob(g.PasswordTag),
 		micros(g.Created), micros(g.Expires), micros(g.LastUsed))
 	return err
 }
@@ -72,9 +86,7 @@ func (s *Store) TouchGrants(ctx context.Context, lastUsed map[string]time.Time) 
 		// Always in the same order: where rows are locked one by one, two
 		// transactions would otherwise wait for each other.
 		for _, id := range slices.Sorted(maps.Keys(lastUsed)) {
-			_, err := tx.ExecContext(ctx, `UPDATE grants SET last_used = $1 WHERE id = $2 AND last_used < $1`,
-				micros(lastUsed[id]), id)
-			if err != nil {
+			if _, err := tx.ExecContext(ctx, touchGrant, micros(lastUsed[id]), id); err != nil {
 				return err
 			}
 		}
@@ -82,41 +94,52 @@ func (s *Store) TouchGrants(ctx context.Context, lastUsed map[string]time.Time) 
 	})
 }
 
-// RemoveGrants removes the named grants of the account, or all where none is named.
-func (s *Store) RemoveGrants(ctx context.Context, account string, ids ...string) error {
-	return s.update(ctx, "removing grants", func(tx *sql.Tx) error {
+// RemoveGrants removes the named grants of the account, or all where none is named, and
+// returns the IDs of those that it removed.
+func (s *Store) RemoveGrants(ctx context.Context, account string, ids ...string) (removed []string, err error) {
+	err = s.update(ctx, "removing grants", func(tx *sql.Tx) error {
 		if len(ids) == 0 {
-			_, err := tx.ExecContext(ctx, `DELETE FROM grants WHERE account = $1`, account)
+			removed, err = texts(tx.QueryContext(ctx, removeGrants, account))
 			return err
 		}
 		for _, id := range ids {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM grants WHERE account = $1 AND id = $2`, account, id); err != nil {
+			result, err := tx.ExecContext(ctx, removeGrant, account, id)
+			if err != nil {
 				return err
+			}
+			if known, err := changed(result); err != nil {
+				return err
+			} else if known {
+				removed = append(removed, id)
 			}
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return removed, nil
+}
+
+// texts returns the one column of a query's rows.
+func texts(rows *sql.Rows, err error) ([]string, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var column []string
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, err
+		}
+		column = append(column, text)
+	}
+	return column, rows.Err()
 }
 
 // PurgeGrants removes those that expired before the given time.
 func (s *Store) PurgeGrants(ctx context.Context, before time.Time) error {
-	_, err := s.write.ExecContext(ctx, `DELETE FROM grants WHERE expires < $1`, micros(before))
+	_, err := s.write.ExecContext(ctx, purgeGrants, micros(before))
 	return s.failed("purging grants", err)
-}
-
-// Mark returns the value under name, or "" where there is none.
-func (s *Store) Mark(ctx context.Context, name string) (string, error) {
-	var value string
-	err := s.read.QueryRowContext(ctx, `SELECT value FROM marks WHERE name = $1`, name).Scan(&value)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", nil
-	}
-	return value, s.failed("reading a mark", err)
-}
-
-// SetMark creates or replaces it.
-func (s *Store) SetMark(ctx context.Context, name, value string) error {
-	_, err := s.write.ExecContext(ctx, `INSERT INTO marks (name, value) VALUES ($1, $2)
-		ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
-	return s.failed("writing a mark", err)
 }

@@ -81,7 +81,7 @@ func child(t *testing.T, path string) {
 
 func spendShared(t *testing.T, s *sqlite.Store) (won [sharedSteps + 1]int) {
 	for step := int64(1); step <= sharedSteps; step++ {
-		ok, err := s.SpendStep(t.Context(), "t", step, nil)
+		ok, err := s.SpendStep(t.Context(), "t", step)
 		must(t, err)
 		if ok {
 			won[step] = 1

@@ -42,7 +42,8 @@ type Store struct {
 	write, read *sql.DB
 
 	// Statements of each login, prepared once.
-	account, grants, spend, putGrant *sql.Stmt
+	account, grants, appPassword, appPasswords *sql.Stmt
+	spend, putGrant, newest, insert            *sql.Stmt
 }
 
 // Open opens the file at path and brings its schema up to date. A file that
@@ -205,8 +206,12 @@ func (s *Store) prepare(ctx context.Context) error {
 	}{
 		{&s.account, s.read, selectAccounts + ` WHERE a.name = $1`},
 		{&s.grants, s.read, selectGrants},
+		{&s.appPassword, s.read, selectAppPassword},
+		{&s.appPasswords, s.read, selectAppPasswords},
 		{&s.spend, s.write, spendStep},
 		{&s.putGrant, s.write, putGrant},
+		{&s.newest, s.write, selectNewest},
+		{&s.insert, s.write, insertEvent},
 	} {
 		var err error
 		if *p.stmt, err = p.db.PrepareContext(ctx, p.query); err != nil {
@@ -265,6 +270,9 @@ func (s *Store) failed(doing string, err error) error {
 func micros(t time.Time) int64 { return t.UnixMicro() }
 
 func fromMicros(n int64) time.Time { return time.UnixMicro(n).UTC() }
+
+// never is the zero time, as it is kept.
+var never = micros(time.Time{})
 
 // blob never is NULL, as a nil slice would be.
 func blob(b []byte) []byte {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,16 +114,34 @@ func TestOpenRefuses(t *testing.T) {
 func fill(ctx context.Context, s *sqlite.Store) error {
 	account := auth.Account{Name: "alice", TOTP: &auth.TOTP{ID: "t", Sealed: []byte{1}, LastStep: 100}}
 	return errors.Join(
-		s.PutAccount(ctx, account),
+		s.PutAccount(ctx, account, []byte{1}, []byte{2}),
 		s.PutGrant(ctx, auth.Grant{ID: "g", Account: "alice"}),
 		s.SetMark(ctx, "key", "1"),
 		s.Append(ctx, []audit.Event{{Kind: "login"}}),
 		spend(ctx, s, 101),
+		issue(ctx, s),
+		spendRecovery(ctx, s),
 	)
 }
 
+func issue(ctx context.Context, s *sqlite.Store) error {
+	added, err := s.AddAppPassword(ctx, auth.AppPassword{ID: "p", Account: "alice", Tag: []byte{1}}, 1)
+	if err == nil && !added {
+		err = errors.New("there is one already")
+	}
+	return err
+}
+
+func spendRecovery(ctx context.Context, s *sqlite.Store) error {
+	left, won, err := s.SpendRecovery(ctx, "t", []byte{1}, time.Now(), auth.Grant{ID: "r", Account: "alice"})
+	if err == nil && (!won || left != 1) {
+		err = fmt.Errorf("the recovery code was won: %v, %d are left", won, left)
+	}
+	return err
+}
+
 func spend(ctx context.Context, s *sqlite.Store, step int64) error {
-	won, err := s.SpendStep(ctx, "t", step, &auth.Grant{ID: "h", Account: "alice"})
+	won, err := s.SpendStep(ctx, "t", step, auth.Grant{ID: "h", Account: "alice"})
 	if err == nil && !won {
 		err = errors.New("the step was spent already")
 	}
@@ -141,9 +162,17 @@ func check(t *testing.T, s *sqlite.Store) {
 	must(t, err)
 	events, err := s.Events(ctx, audit.Filter{})
 	must(t, err)
-	if len(grants) != 2 || mark != "1" || len(events) != 1 {
-		t.Errorf("got %d grants, mark %q and %d events; want 2, 1 and 1", len(grants), mark, len(events))
+	if len(grants) != 3 || mark != "1" || len(events) != 1 {
+		t.Errorf("got %d grants, mark %q and %d events; want 3, 1 and 1", len(grants), mark, len(events))
 	}
+	if p, err := s.AppPassword(ctx, []byte{1}); err != nil || p.ID != "p" {
+		t.Errorf("the app password is %s, %v", p.ID, err)
+	}
+	if spendRecovery(ctx, s) == nil {
+		t.Error("a recovery code that was used counted again")
+	}
+	must(t, s.Append(ctx, []audit.Event{{Kind: "login"}}))
+	chained(t, s, 2)
 	if spend(ctx, s, 101) == nil {
 		t.Error("a code that was used counted again")
 	}
@@ -158,6 +187,83 @@ func TestRecordsSurviveReopening(t *testing.T) {
 		t.Error("closing left the WAL behind")
 	}
 	check(t, open(t, path))
+}
+
+// chained wants so many events, each chained to the one before.
+func chained(t *testing.T, s *sqlite.Store, want int) {
+	t.Helper()
+	events, err := s.Events(t.Context(), audit.Filter{Limit: 1000})
+	must(t, err)
+	if len(events) != want {
+		t.Errorf("got %d events, want %d", len(events), want)
+	}
+	_, err = storetest.Chained(audit.Hash{}, events)
+	must(t, err)
+}
+
+// Also after all events are purged, and the file was opened again, the chain goes on.
+func TestChainSurvivesReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s := open(t, path)
+	before := []audit.Event{{Kind: "login"}, {Kind: "login"}}
+	must(t, s.Append(t.Context(), before))
+	_, err := s.PurgeEvents(t.Context(), time.Now(), 1)
+	must(t, err)
+	must(t, s.Close())
+	after := []audit.Event{{Kind: "login"}}
+	must(t, open(t, path).Append(t.Context(), after))
+	_, err = storetest.Chained(before[1].Hash, after)
+	must(t, err)
+}
+
+// Of a batch that fails half-way nothing is written, and nothing said of it.
+func TestAppendAllOrNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s := open(t, path)
+	_, err := raw(t, path).Exec(`CREATE TRIGGER refuse BEFORE INSERT ON events WHEN new.detail = 'no'
+		BEGIN SELECT RAISE(ABORT, 'refused'); END`)
+	must(t, err)
+	events := []audit.Event{{Kind: "login", Source: "::ffff:192.0.2.1"}, {Kind: "login", Detail: "no"}}
+	before := slices.Clone(events)
+	if err := s.Append(t.Context(), events); err == nil {
+		t.Error("written")
+	}
+	if !slices.Equal(events, before) {
+		t.Errorf("events that weren't written became %+v", events)
+	}
+	chained(t, s, 0)
+	must(t, s.Append(t.Context(), events[:1]))
+	chained(t, s, 1)
+}
+
+// Whoever writes into the file without us is found out.
+func TestTampering(t *testing.T) {
+	for _, change := range []string{
+		`UPDATE events SET detail = 'changed' WHERE id = 2`,
+		`UPDATE events SET outcome = '', kind = 'loginrefused' WHERE id = 2`,
+		`UPDATE events SET time = time + 1 WHERE id = 2`,
+		`UPDATE events SET source = '192.0.2.2' WHERE id = 2`,
+		`UPDATE events SET hash = '' WHERE id = 2`,
+		`DELETE FROM events WHERE id = 1`,
+		`DELETE FROM events WHERE id = 2`,
+		`UPDATE events SET id = 9 WHERE id = 2`,
+	} {
+		path := filepath.Join(t.TempDir(), "a.db")
+		s := open(t, path)
+		must(t, s.Append(t.Context(), []audit.Event{
+			{Kind: "login", Outcome: audit.Refused, Source: "192.0.2.1"},
+			{Kind: "login", Outcome: audit.Refused, Source: "192.0.2.1"},
+			{Kind: "login", Outcome: audit.Refused, Source: "192.0.2.1"},
+		}))
+		chained(t, s, 3)
+		_, err := raw(t, path).Exec(change)
+		must(t, err)
+		events, err := s.Events(t.Context(), audit.Filter{})
+		must(t, err)
+		if _, err := storetest.Chained(audit.Hash{}, events); err == nil {
+			t.Errorf("nobody noticed %s", change)
+		}
+	}
 }
 
 // A power cut leaves the file and its WAL as they are at some moment.
@@ -200,7 +306,7 @@ func TestTwoHandles(t *testing.T) {
 		s := stores[i%len(stores)]
 		wg.Go(func() {
 			for step := int64(1); step <= steps; step++ {
-				won, err := s.SpendStep(t.Context(), "t", step, nil)
+				won, err := s.SpendStep(t.Context(), "t", step)
 				if err != nil {
 					t.Error(err)
 				}
@@ -225,11 +331,43 @@ func TestTwoHandles(t *testing.T) {
 		}
 	}
 	for _, s := range stores {
-		events, err := s.Events(t.Context(), audit.Filter{Limit: 1000})
-		must(t, err)
-		if want := len(wins) * steps; len(events) != want {
-			t.Errorf("got %d events, want %d", len(events), want)
-		}
+		chained(t, s, len(wins)*steps)
+	}
+}
+
+// What counts at most, and what counts once, does so over several handles.
+func TestTwoHandlesCount(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	stores := []*sqlite.Store{open(t, path), open(t, path)}
+	tags := make([][]byte, 20)
+	for i := range tags {
+		tags[i] = []byte{byte(i)}
+	}
+	must(t, stores[0].PutAccount(t.Context(), auth.Account{Name: "alice", TOTP: &auth.TOTP{ID: "t"}}, tags...))
+	var wins, added atomic.Int32
+	var wg sync.WaitGroup
+	for i, s := range stores {
+		wg.Go(func() {
+			for j, tag := range tags {
+				_, won, err := s.SpendRecovery(t.Context(), "t", tag, time.Now())
+				if err != nil {
+					t.Error(err)
+				} else if won {
+					wins.Add(1)
+				}
+				id := fmt.Sprint(i, " ", j)
+				ok, err := s.AddAppPassword(t.Context(), auth.AppPassword{ID: id, Account: "alice", Tag: []byte(id)}, 10)
+				if err != nil {
+					t.Error(err)
+				} else if ok {
+					added.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if wins.Load() != 20 || added.Load() != 10 {
+		t.Errorf("%d of 20 codes were won, %d of 10 app passwords added", wins.Load(), added.Load())
 	}
 }
 
@@ -252,7 +390,7 @@ func TestOpenTogether(t *testing.T) {
 	must(t, err)
 	defer other.Close()
 	for _, statement := range []string{ // back to before the first migration
-		`DROP TABLE authenticators`, `DROP TABLE accounts`, `DROP TABLE grants`, `DROP TABLE marks`, `DROP TABLE events`,
+		`DROP TABLE recovery_codes`, `DROP TABLE app_passwords`, `DROP TABLE authenticators`, `DROP TABLE accounts`, `DROP TABLE grants`, `DROP TABLE marks`, `DROP TABLE events`,
 		`DELETE FROM imapwarden_schema WHERE version_id > 0`,
 		`BEGIN IMMEDIATE`,
 	} {

@@ -107,8 +107,10 @@ func sharedAuthenticator(t *testing.T, s Store) {
 }
 
 func removeAccount(t *testing.T, s Store) {
-	put(t, s, enrolled("alice"), enrolled("bob"))
+	must(t, s.PutAccount(t.Context(), enrolled("alice"), []byte("r")))
+	must(t, s.PutAccount(t.Context(), enrolled("bob"), []byte("r")))
 	putGrants(t, s, grant("a", "alice", day), grant("b", "bob", day))
+	add(t, s, issued("pa", "alice"), issued("pb", "bob"))
 	must(t, s.RemoveAccount(t.Context(), "alice"))
 
 	if _, err := s.Account(t.Context(), "alice"); !errors.Is(err, auth.ErrNoAccount) {
@@ -117,7 +119,12 @@ func removeAccount(t *testing.T, s Store) {
 	same(t, "alice's grants", grants(t, s, "alice"), nil)
 	same(t, "bob", account(t, s, "bob"), enrolled("bob"))
 	same(t, "bob's grants", grants(t, s, "bob"), []auth.Grant{grant("b", "bob", day)})
+	same(t, "alice's app passwords", appPasswords(t, s, "alice"), nil)
+	same(t, "bob's app passwords", appPasswords(t, s, "bob"), []auth.AppPassword{issued("pb", "bob")})
+	same(t, "alice's recovery codes", recovery(t, s, "totp-alice"), nil)
+	same(t, "bob's recovery codes", recovery(t, s, "totp-bob"), []auth.RecoveryCode{{Tag: []byte("r")}})
 	spend(t, s, "totp-alice", 101, false)
+	spendCode(t, s, "totp-alice", "r", 0, false)
 
 	put(t, s, enrolled("alice")) // the name and its authenticator's ID are free again
 	spend(t, s, "totp-alice", 101, true)
@@ -125,7 +132,7 @@ func removeAccount(t *testing.T, s Store) {
 
 func spend(t *testing.T, s Store, totp string, step int64, want bool) {
 	t.Helper()
-	won, err := s.SpendStep(t.Context(), totp, step, nil)
+	won, err := s.SpendStep(t.Context(), totp, step)
 	must(t, err)
 	if won != want {
 		t.Errorf("step %d: won is %v, want %v", step, won, want)
@@ -157,7 +164,7 @@ func spendRace(t *testing.T, s Store) {
 			wg.Go(func() {
 				<-start
 				g := grant("g"+strconv.Itoa(i), "alice", day)
-				won, err := s.SpendStep(t.Context(), "totp-alice", step, &g)
+				won, err := s.SpendStep(t.Context(), "totp-alice", step, g)
 				if err != nil {
 					t.Error(err)
 				}
@@ -170,7 +177,8 @@ func spendRace(t *testing.T, s Store) {
 		wg.Wait()
 		same(t, "the winners", wins.Load(), 1)
 		same(t, "the number of grants", len(grants(t, s, "alice")), 1)
-		must(t, s.RemoveGrants(t.Context(), "alice"))
+		_, err := s.RemoveGrants(t.Context(), "alice")
+		must(t, err)
 	}
 }
 
@@ -188,7 +196,7 @@ func spendWithGrant(t *testing.T, s Store) {
 		{"totp-alice", 101, first, true},
 		{"totp-alice", 101, late, false},
 	} {
-		won, err := s.SpendStep(t.Context(), test.totp, test.step, &test.g)
+		won, err := s.SpendStep(t.Context(), test.totp, test.step, test.g)
 		must(t, err)
 		same(t, "won", won, test.won)
 	}
@@ -196,10 +204,19 @@ func spendWithGrant(t *testing.T, s Store) {
 
 	// A grant with a known ID is replaced, as PutGrant would.
 	first.Expires = first.Expires.Add(time.Hour)
-	won, err := s.SpendStep(t.Context(), "totp-alice", 102, &first)
+	won, err := s.SpendStep(t.Context(), "totp-alice", 102, first)
 	must(t, err)
 	same(t, "won", won, true)
 	same(t, "the grants", grants(t, s, "alice"), []auth.Grant{first})
+
+	// Any number of them: one for the network, one for the client.
+	client := grant("client", "alice", day)
+	client.Client, client.KeyID = []byte{4, 0, 2}, "k2"
+	first.LastUsed = day.Add(time.Hour)
+	won, err = s.SpendStep(t.Context(), "totp-alice", 103, client, first)
+	must(t, err)
+	same(t, "won", won, true)
+	same(t, "the grants", grants(t, s, "alice"), []auth.Grant{client, first})
 }
 
 func confirm(t *testing.T, s Store) {

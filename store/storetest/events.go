@@ -37,7 +37,7 @@ func eventRoundTrip(t *testing.T, s Store) {
 	full.Time = day
 	want := []audit.Event{full, {Kind: "account.reset", Time: time.Time{}}, {Kind: "grant.revoke", Time: day.Add(-time.Hour)}}
 	for i := range want {
-		want[i].ID = got[i].ID
+		want[i].ID, want[i].Hash = got[i].ID, got[i].Hash // see chain
 	}
 	same(t, "the events", got, want)
 }
@@ -130,6 +130,31 @@ func eventLimit(t *testing.T, s Store) {
 	}
 }
 
+func oldestEvents(t *testing.T, s Store) {
+	must(t, s.Append(t.Context(), []audit.Event{
+		{Detail: "0", Time: day, Account: "alice"},
+		{Detail: "1", Time: day.Add(time.Hour), Account: "bob"},
+		{Detail: "2", Time: day.Add(2 * time.Hour), Account: "alice"},
+		{Detail: "3", Time: day.Add(time.Hour), Account: "alice"},
+		{Detail: "4", Time: day.Add(3 * time.Hour)},
+	}))
+	first := events(t, s, audit.Filter{})[0].ID
+	for _, test := range []struct {
+		f    audit.Filter
+		want string
+	}{
+		{audit.Filter{}, "01234"},
+		{audit.Filter{Limit: 2}, "01"},
+		{audit.Filter{Limit: 2, After: first + 1}, "23"},
+		{audit.Filter{Limit: 2, After: first + 3}, "4"},
+		{audit.Filter{Limit: 2, Account: "alice"}, "02"},
+		{audit.Filter{Limit: 2, Since: day.Add(time.Hour)}, "12"},
+	} {
+		test.f.Oldest = true
+		same(t, "the oldest", details(events(t, s, test.f)), test.want)
+	}
+}
+
 func purge(t *testing.T, s Store, before time.Time, most int, want int64) {
 	t.Helper()
 	removed, err := s.PurgeEvents(t.Context(), before, most)
@@ -140,19 +165,24 @@ func purge(t *testing.T, s Store, before time.Time, most int, want int64) {
 func purgeOldEvents(t *testing.T, s Store) {
 	purge(t, s, day, 10, 0) // an empty store
 	must(t, s.Append(t.Context(), []audit.Event{
-		{Detail: "0", Time: day},
-		{Detail: "1", Time: day.Add(-time.Hour)},
-		{Detail: "2", Time: day.Add(-time.Microsecond)},
-		{Detail: "3", Time: day.Add(time.Hour), Account: "alice", Source: "192.0.2.1"},
-		{Detail: "4"}, // of no time at all
+		{Detail: "0", Time: day.Add(-time.Hour)},
+		{Detail: "1"}, // of no time at all
+		{Detail: "2", Time: day.Add(-time.Microsecond), Account: "alice", Source: "192.0.2.1"},
+		{Detail: "3", Time: day, Account: "alice", Source: "192.0.2.1"},
+		{Detail: "4", Time: day.Add(-time.Minute)}, // written late: nothing goes from amidst the chain
+		{Detail: "5", Time: day.Add(time.Hour)},
 	}))
 	purge(t, s, time.Time{}, 10, 0)
+	purge(t, s, day.Add(-time.Hour), 10, 0)
 	purge(t, s, day, 10, 3)
-	same(t, "the events", details(events(t, s, audit.Filter{})), "03")
+	same(t, "the events", details(events(t, s, audit.Filter{})), "345")
 	same(t, "alice's events", details(events(t, s, audit.Filter{Account: "alice"})), "3")
 	same(t, "a source's events", details(events(t, s, audit.Filter{Source: netip.MustParsePrefix("192.0.2.0/24")})), "3")
 	purge(t, s, day.Add(time.Nanosecond), 10, 0) // no store keeps nanoseconds
-	purge(t, s, day.AddDate(1, 0, 0), 10, 2)     // all of them
+	purge(t, s, day, 2, 1)                       // what is left then begins with an old one, until the next time
+	same(t, "the events", details(events(t, s, audit.Filter{})), "45")
+	purge(t, s, day, 2, 1)
+	purge(t, s, day.AddDate(1, 0, 0), 10, 1) // all of them
 	same(t, "the number of events", len(events(t, s, audit.Filter{})), 0)
 }
 

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ func grantRoundTrip(t *testing.T, s Store) {
 	v6 := grant("v6", "alice", day.Add(-time.Hour))
 	v6.Network = netip.MustParsePrefix("2001:db8:0:1::/64")
 	bare := auth.Grant{ID: "bare", Account: "alice", Created: day.Add(time.Hour)}
+	v6.Client, v6.KeyID = []byte{4, 0, 2}, "k2"
 	putGrants(t, s, bare, grant("b", "alice", day), grant("a", "alice", day), grant("c", "bob", day), v6)
 
 	same(t, "alice's grants", grants(t, s, "alice"),
@@ -24,7 +26,7 @@ func grantRoundTrip(t *testing.T, s Store) {
 func putGrantReplaces(t *testing.T, s Store) {
 	putGrants(t, s, grant("g", "alice", day))
 	g := auth.Grant{
-		ID: "g", Account: "bob", Network: netip.MustParsePrefix("::/0"), PasswordTag: []byte{1},
+		ID: "g", Account: "bob", Network: netip.MustParsePrefix("::/0"), Client: []byte{2}, KeyID: "k2", PasswordTag: []byte{1},
 		Created: day.Add(1 * time.Hour), Expires: day.Add(2 * time.Hour), LastUsed: day.Add(3 * time.Hour),
 	}
 	putGrants(t, s, g)
@@ -50,15 +52,25 @@ func removeGrants(t *testing.T, s Store) {
 	foreign := grant("d", "bob", day)
 	putGrants(t, s, a, b, c, foreign)
 
-	must(t, s.RemoveGrants(t.Context(), "alice", "a", "c", "unknown", "d")) // d is not alice's
+	remove(t, s, "alice", []string{"c", "a", "unknown", "d", "a"}, "a", "c") // d is not alice's
 	same(t, "alice's grants", grants(t, s, "alice"), []auth.Grant{b})
 	same(t, "bob's grants", grants(t, s, "bob"), []auth.Grant{foreign})
+	remove(t, s, "alice", []string{"a"})
 
 	putGrants(t, s, a)
-	must(t, s.RemoveGrants(t.Context(), "alice"))
-	must(t, s.RemoveGrants(t.Context(), "nobody"))
+	remove(t, s, "alice", nil, "a", "b")
+	remove(t, s, "alice", nil)
+	remove(t, s, "nobody", nil)
 	same(t, "alice's grants", grants(t, s, "alice"), nil)
 	same(t, "bob's grants", grants(t, s, "bob"), []auth.Grant{foreign})
+}
+
+func remove(t *testing.T, s Store, account string, ids []string, want ...string) {
+	t.Helper()
+	removed, err := s.RemoveGrants(t.Context(), account, ids...)
+	must(t, err)
+	slices.Sort(removed)
+	same(t, "the removed grants", removed, want)
 }
 
 func purgeGrants(t *testing.T, s Store) {
@@ -87,4 +99,27 @@ func marks(t *testing.T, s Store) {
 		must(t, err)
 		same(t, "the mark "+test.name, value, test.want)
 	}
+}
+
+func tagKeys(t *testing.T, s Store) {
+	keys := func(want ...string) {
+		t.Helper()
+		keys, err := s.TagKeys(t.Context())
+		must(t, err)
+		slices.Sort(keys)
+		same(t, "the keys in use", keys, want)
+	}
+	keys()
+	a, b, c := grant("a", "alice", day), grant("b", "alice", day), grant("c", "bob", day)
+	b.KeyID, c.KeyID = "k1", "k1"
+	putGrants(t, s, a, b, c)
+	keys("", "k1")
+	p, q, r := issued("p", "alice"), issued("q", "alice"), issued("r", "bob")
+	p.KeyID, q.KeyID, r.KeyID = "k1", "k2", "k3"
+	add(t, s, p, q, r)
+	keys("", "k1", "k2", "k3")
+	revoke(t, s, "bob", "r", true)
+	must(t, s.RetagAppPassword(t.Context(), "q", q.Tag, nil, "k4"))
+	remove(t, s, "alice", []string{"a"}, "a")
+	keys("k1", "k4")
 }

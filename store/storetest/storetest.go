@@ -24,6 +24,7 @@ type Store interface {
 	auth.Records
 	audit.Sink
 	Events(ctx context.Context, f audit.Filter) ([]audit.Event, error)
+	Ways(ctx context.Context, since time.Time, after string, limit int) ([]audit.Way, error)
 	PurgeEvents(ctx context.Context, before time.Time, most int) (removed int64, err error)
 }
 
@@ -39,23 +40,44 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"accounts come in pages, by name", accountPages},
 		{"PutAccount replaces the record whole", putReplaces},
 		{"no two accounts share an authenticator", sharedAuthenticator},
-		{"RemoveAccount removes record and grants", removeAccount},
+		{"RemoveAccount removes record, grants and app passwords", removeAccount},
 		{"a step is spent once, and no older one after it", spendOnce},
 		{"of many who spend a step one wins", spendRace},
 		{"the grant of a spent step is there if and only if it was won", spendWithGrant},
 		{"Confirm spends the step and sets Confirmed", confirm},
 		{"an unknown or replaced authenticator wins nothing", unknownAuthenticator},
+		{"an authenticator's recovery codes are those last put", putRecovery},
+		{"a recovery code counts once", spendRecovery},
+		{"of many who spend a recovery code one wins", spendRecoveryRace},
+		{"Reseal replaces what still is sealed", reseal},
 		{"grants come back as they were put, oldest first", grantRoundTrip},
 		{"PutGrant replaces the grant with its ID", putGrantReplaces},
 		{"LastUsed only becomes later", touchGrants},
 		{"RemoveGrants removes those named, or all", removeGrants},
 		{"PurgeGrants removes what expired before", purgeGrants},
+		{"an app password comes back as it was added", appPasswordRoundTrip},
+		{"an app password has an ID, a tag and networks", appPasswordRefused},
+		{"AddAppPassword makes the account's record", addMakesAccount},
+		{"an account has so many app passwords at most", addAtMost},
+		{"of many who add app passwords no more succeed", addRace},
+		{"a revoked app password keeps no secret", revokeAppPassword},
+		{"what is sealed anew isn't stale", sealAppPasswords},
+		{"RetagAppPassword sets tag and key", retagAppPassword},
+		{"LastUse only becomes later", useAppPasswords},
+		{"PurgeAppPasswords removes what was over before", purgeAppPasswords},
+		{"TagKeys are those in use", tagKeys},
 		{"marks are set and replaced", marks},
 		{"events come back as appended, in order", eventRoundTrip},
 		{"a filter chooses events", eventFilters},
 		{"a source filter knows IPv4 from IPv6", eventSources},
 		{"of too many events the newest come", eventLimit},
-		{"PurgeEvents removes what is old", purgeOldEvents},
+		{"of too many events the oldest come if asked for", oldestEvents},
+		{"Append says what it keeps", appendSays},
+		{"events are chained", chain},
+		{"events are chained by many at once", chainRace},
+		{"a chain goes on from what was purged", chainOverPurge},
+		{"ways are counted by account, factor and program", ways},
+		{"PurgeEvents removes what is old, from the beginning", purgeOldEvents},
 		{"PurgeEvents keeps the newest", purgeManyEvents},
 		{"PurgeEvents leaves something", purgeAllEvents},
 		{"an ID isn't given twice, also after a purge", purgedIDs},
@@ -131,7 +153,7 @@ func same[T any](t *testing.T, what string, got, want T) {
 	t.Helper()
 	opts := cmp.Options{
 		cmpopts.EquateEmpty(),
-		cmpopts.EquateComparable(netip.Prefix{}),
+		cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}),
 		cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) && a.Location() == b.Location() }),
 	}
 	if diff := cmp.Diff(want, got, opts); diff != "" {
@@ -144,27 +166,50 @@ func cancelled(t *testing.T, s Store) {
 	putGrants(t, s, grant("g", "alice", day))
 	must(t, s.SetMark(t.Context(), "key", "1"))
 	must(t, s.Append(t.Context(), []audit.Event{{Time: day, Kind: "login"}}))
+	must(t, s.PutAccount(t.Context(), enrolled("alice"), []byte("r")))
+	add(t, s, issued("p", "alice"))
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	other := grant("h", "alice", day)
+	lost := []audit.Event{{Time: day.Add(1), Kind: "login"}}
 	for method, call := range map[string]func() error{
 		"Account":       func() error { _, err := s.Account(ctx, "alice"); return err },
 		"Accounts":      func() error { _, err := s.Accounts(ctx, "", 10); return err },
 		"PutAccount":    func() error { return s.PutAccount(ctx, enrolled("bob")) },
 		"RemoveAccount": func() error { return s.RemoveAccount(ctx, "alice") },
-		"SpendStep":     func() error { _, err := s.SpendStep(ctx, "totp-alice", 101, &other); return err },
+		"SpendStep":     func() error { _, err := s.SpendStep(ctx, "totp-alice", 101, other); return err },
 		"Confirm":       func() error { _, err := s.Confirm(ctx, "totp-alice", 101, day); return err },
 		"Grants":        func() error { _, err := s.Grants(ctx, "alice"); return err },
 		"PutGrant":      func() error { return s.PutGrant(ctx, other) },
 		"TouchGrants":   func() error { return s.TouchGrants(ctx, map[string]time.Time{"g": day.Add(time.Hour)}) },
-		"RemoveGrants":  func() error { return s.RemoveGrants(ctx, "alice") },
+		"RemoveGrants":  func() error { _, err := s.RemoveGrants(ctx, "alice"); return err },
 		"PurgeGrants":   func() error { return s.PurgeGrants(ctx, day.AddDate(1, 0, 0)) },
-		"Mark":          func() error { _, err := s.Mark(ctx, "key"); return err },
-		"SetMark":       func() error { return s.SetMark(ctx, "key", "2") },
-		"Append":        func() error { return s.Append(ctx, []audit.Event{{Time: day, Kind: "login"}}) },
-		"Events":        func() error { _, err := s.Events(ctx, audit.Filter{}); return err },
-		"PurgeEvents":   func() error { _, err := s.PurgeEvents(ctx, day.Add(time.Hour), 1); return err },
+		"Ways":          func() error { _, err := s.Ways(ctx, day, "", 10); return err },
+		"RecoveryCodes": func() error { _, err := s.RecoveryCodes(ctx, "totp-alice"); return err },
+		"SpendRecovery": func() error { _, _, err := s.SpendRecovery(ctx, "totp-alice", []byte("r"), day); return err },
+		"PutRecovery":   func() error { _, err := s.PutRecovery(ctx, "totp-alice", nil); return err },
+		"Reseal": func() error {
+			_, err := s.Reseal(ctx, "totp-alice", enrolled("alice").TOTP.Sealed, []byte{1})
+			return err
+		},
+		"AppPassword":       func() error { _, err := s.AppPassword(ctx, issued("p", "alice").Tag); return err },
+		"AppPasswords":      func() error { _, err := s.AppPasswords(ctx, "alice"); return err },
+		"AddAppPassword":    func() error { _, err := s.AddAppPassword(ctx, issued("q", "bob"), 10); return err },
+		"RevokeAppPassword": func() error { _, err := s.RevokeAppPassword(ctx, "alice", "p", day); return err },
+		"SealAppPasswords":  func() error { return s.SealAppPasswords(ctx, "alice", map[string][]byte{"p": {1}}) },
+		"StaleAppPassword":  func() error { return s.StaleAppPassword(ctx, "p", issued("p", "alice").Sealed) },
+		"RetagAppPassword":  func() error { return s.RetagAppPassword(ctx, "p", []byte{1}, nil, "k9") },
+		"UseAppPasswords": func() error {
+			return s.UseAppPasswords(ctx, map[string]auth.Use{"p": {Time: day.AddDate(1, 0, 0)}})
+		},
+		"PurgeAppPasswords": func() error { return s.PurgeAppPasswords(ctx, day.AddDate(9, 0, 0)) },
+		"TagKeys":           func() error { _, err := s.TagKeys(ctx); return err },
+		"Mark":              func() error { _, err := s.Mark(ctx, "key"); return err },
+		"SetMark":           func() error { return s.SetMark(ctx, "key", "2") },
+		"Append":            func() error { return s.Append(ctx, lost) },
+		"Events":            func() error { _, err := s.Events(ctx, audit.Filter{}); return err },
+		"PurgeEvents":       func() error { _, err := s.PurgeEvents(ctx, day.Add(time.Hour), 1); return err },
 	} {
 		if err := call(); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: got %v, want context.Canceled", method, err)
@@ -179,32 +224,59 @@ func cancelled(t *testing.T, s Store) {
 	value, err := s.Mark(t.Context(), "key")
 	must(t, err)
 	same(t, "the mark", value, "1")
+	same(t, "the recovery codes", recovery(t, s, "totp-alice"), []auth.RecoveryCode{{Tag: []byte("r")}})
+	same(t, "the app passwords", appPasswords(t, s, "alice"), []auth.AppPassword{issued("p", "alice")})
+	same(t, "the events that weren't written", lost, []audit.Event{{Time: day.Add(1), Kind: "login"}})
 	same(t, "the number of events", len(events(t, s, audit.Filter{})), 1)
 }
 
 func copies(t *testing.T, s Store) {
-	a, g := enrolled("alice"), grant("g", "alice", day)
+	a, g, p := enrolled("alice"), grant("g", "alice", day), issued("p", "alice")
+	g.Client = []byte{5}
 	put(t, s, a)
 	putGrants(t, s, g)
-	won, err := s.SpendStep(t.Context(), a.TOTP.ID, 101, &g)
+	add(t, s, p)
+	won, err := s.SpendStep(t.Context(), a.TOTP.ID, 101, g)
 	must(t, err)
 	same(t, "won", won, true)
-	must(t, s.Append(t.Context(), []audit.Event{{Time: day, Kind: "login"}}))
+	appended := []audit.Event{{Time: day, Kind: "login"}}
+	must(t, s.Append(t.Context(), appended))
+	resealed, tag, code := []byte{6}, []byte{6}, []byte{6}
+	_, err = s.Reseal(t.Context(), a.TOTP.ID, a.TOTP.Sealed, resealed)
+	must(t, err)
+	_, err = s.PutRecovery(t.Context(), a.TOTP.ID, [][]byte{code})
+	must(t, err)
+	must(t, s.SealAppPasswords(t.Context(), "alice", map[string][]byte{"p": resealed}))
+	must(t, s.RetagAppPassword(t.Context(), "p", tag, tag, "k1"))
 
 	// Change all that was handed in and all that comes out.
 	a.TOTP.Sealed[0], a.TOTP.LastStep, g.PasswordTag[0] = 77, 77, 77
+	g.Client[0], p.Public[0], p.Networks[0] = 77, 77, netip.Prefix{}
+	resealed[0], tag[0], code[0], appended[0].Kind = 77, 77, 77, "changed"
 	got := account(t, s, "alice")
 	got.TOTP.Sealed[0], got.TOTP.LastStep = 77, 77
 	listed, err := s.Accounts(t.Context(), "", 1)
 	must(t, err)
 	listed[0].TOTP.Sealed[0], listed[0].TOTP.LastStep = 77, 77
-	grants(t, s, "alice")[0].PasswordTag[0] = 77
+	grants(t, s, "alice")[0].PasswordTag[0], grants(t, s, "alice")[0].Client[0] = 77, 77
+	for _, p := range appPasswords(t, s, "alice") {
+		p.Tag[0], p.Public[0], p.PublicTag[0], p.Sealed[0], p.Networks[0] = 77, 77, 77, 77, netip.Prefix{}
+	}
+	found, err := s.AppPassword(t.Context(), []byte{6})
+	must(t, err)
+	found.Tag[0], found.Public[0], found.Sealed[0], found.Networks[0] = 77, 77, 77, netip.Prefix{}
+	recovery(t, s, a.TOTP.ID)[0].Tag[0] = 77
 	events(t, s, audit.Filter{})[0].Kind = "changed"
 
 	want := enrolled("alice")
-	want.TOTP.LastStep = 101
+	want.TOTP.LastStep, want.TOTP.Sealed = 101, []byte{6}
 	same(t, "the account", account(t, s, "alice"), want)
-	same(t, "the grants", grants(t, s, "alice"), []auth.Grant{grant("g", "alice", day)})
+	wantGrant, wantIssued := grant("g", "alice", day), issued("p", "alice")
+	wantGrant.Client = []byte{5}
+	wantIssued.Tag, wantIssued.PublicTag, wantIssued.KeyID, wantIssued.Sealed = []byte{6}, []byte{6}, "k1", []byte{6}
+	same(t, "the grants", grants(t, s, "alice"), []auth.Grant{wantGrant})
+	same(t, "the app passwords", appPasswords(t, s, "alice"), []auth.AppPassword{wantIssued})
+	same(t, "the recovery codes", recovery(t, s, a.TOTP.ID), []auth.RecoveryCode{{Tag: []byte{6}}})
 	same(t, "the event's kind", events(t, s, audit.Filter{})[0].Kind, "login")
 }
 
@@ -222,19 +294,23 @@ func concurrent(t *testing.T, s Store) {
 				"Accounts":   func() error { _, err := s.Accounts(ctx, "", 10); return err },
 				"PutAccount": func() error { return s.PutAccount(ctx, enrolled(name)) },
 				"SpendStep": func() error {
-					ok, err := s.SpendStep(ctx, "totp-alice", 101, &g)
+					ok, err := s.SpendStep(ctx, "totp-alice", 101, g)
 					if ok {
 						won.Add(1)
 					}
 					return err
 				},
-				"Grants":      func() error { _, err := s.Grants(ctx, "alice"); return err },
-				"TouchGrants": func() error { return s.TouchGrants(ctx, map[string]time.Time{id: day}) },
-				"SetMark":     func() error { return s.SetMark(ctx, "key", name) },
-				"Mark":        func() error { _, err := s.Mark(ctx, "key"); return err },
-				"Append":      func() error { return s.Append(ctx, []audit.Event{{Time: day, Account: name}}) },
-				"Events":      func() error { _, err := s.Events(ctx, audit.Filter{}); return err },
-				"PurgeEvents": func() error { _, err := s.PurgeEvents(ctx, day, 16); return err },
+				"Grants":          func() error { _, err := s.Grants(ctx, "alice"); return err },
+				"TouchGrants":     func() error { return s.TouchGrants(ctx, map[string]time.Time{id: day}) },
+				"AddAppPassword":  func() error { _, err := s.AddAppPassword(ctx, issued(id, name), 1); return err },
+				"UseAppPasswords": func() error { return s.UseAppPasswords(ctx, map[string]auth.Use{id: {Time: day}}) },
+				"AppPasswords":    func() error { _, err := s.AppPasswords(ctx, name); return err },
+				"Ways":            func() error { _, err := s.Ways(ctx, day, "", 10); return err },
+				"SetMark":         func() error { return s.SetMark(ctx, "key", name) },
+				"Mark":            func() error { _, err := s.Mark(ctx, "key"); return err },
+				"Append":          func() error { return s.Append(ctx, []audit.Event{{Time: day, Account: name}}) },
+				"Events":          func() error { _, err := s.Events(ctx, audit.Filter{}); return err },
+				"PurgeEvents":     func() error { _, err := s.PurgeEvents(ctx, day, 16); return err },
 			} {
 				if err := call(); err != nil {
 					t.Errorf("%s: %v", method, err)

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imapwarden/admin"
+	"imapwarden/audit"
+	"imapwarden/auth"
+	"imapwarden/policy"
+)
+
+func explainCommand(o *options) *cobra.Command {
+	var account, source string
+	cmd := &cobra.Command{
+		Use:   "explain --account ACCOUNT --source IP",
+		Short: "Say what would come of a login, and why: rules, limits, second factor",
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) > 0:
+				return fmt.Errorf("%q is too much", args[0])
+			case account == "":
+				return fmt.Errorf("--account is missing")
+			case source == "":
+				return fmt.Errorf("--source is missing")
+			}
+			return nil
+		},
+		RunE: o.withRecords(func(ctx context.Context, r *records, _ []string) error {
+			address, err := netip.ParseAddr(source)
+			if err != nil {
+				return misuse{fmt.Errorf("--source %q is no address, as in 203.0.113.7", source)}
+			}
+			e, err := r.explain(ctx, account, policy.SourceOf(address).Addr)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return o.print(e)
+			}
+			return writeExplanation(o.stdout, e)
+		}, append(forUpstreams, "rule")...),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&account, "account", "", "the `account` that is to be logged in to")
+	flags.StringVar(&source, "source", "", "the `address` that the login comes from")
+	return cmd
+}
+
+// writeExplanation is for people: a paragraph each for rules, limits and the second factor.
+func writeExplanation(w io.Writer, e admin.Explanation) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s from %s\n\n", e.Account, e.Source)
+	fmt.Fprintf(&b, "%s\n", explainRule(e.Rule))
+	fmt.Fprintf(&b, "%s\n\n", explainState(e.Login))
+	explainLimits(&b, e.Limits)
+	begin := "If the upstream finds the password right"
+	if e.Rule.Denied || e.Limits != nil && !e.Limits.Decision.Allowed {
+		begin = "But for that, and if the upstream finds the password right"
+	}
+	fmt.Fprintf(&b, "\n%s:\n", begin)
+	for _, p := range e.Login.Prospects {
+		fmt.Fprintf(&b, "  - With %s: %s.\n", p.With, explainProspect(p))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func explainRule(r policy.Ruling) string {
+	if r.Rule == "" {
+		return "No rule matches it."
+	}
+	rule := fmt.Sprintf("The rule %q matches it", r.Rule)
+	if r.Denied {
+		return rule + " and refuses every login."
+	}
+	var terms []string
+	if r.SecondFactor != "" {
+		terms = append(terms, fmt.Sprintf("the second factor is %q in place of mfa.mode", r.SecondFactor))
+	}
+	if r.ReadOnly {
+		terms = append(terms, "sessions are read-only")
+	}
+	if r.MaxSessions > 0 {
+		terms = append(terms, fmt.Sprintf("the account has at most %s", count(r.MaxSessions, "session")))
+	}
+	if len(terms) == 0 {
+		return rule + " and changes nothing."
+	}
+	return rule + ": " + strings.Join(terms, ", ") + "."
+}
+
+var modeTexts = map[auth.Mode]string{
+	auth.Required: "A second factor is required of everybody",
+	auth.Optional: "A second factor is required of those who have enrolled",
+	auth.Observe:  "A second factor is required of nobody: what is missing is only recorded",
+}
+
+func explainState(e auth.Explanation) string {
+	mode, ok := modeTexts[e.Mode]
+	if !ok {
+		mode = modeTexts[auth.Required]
+	}
+	state := "nothing is known of the account here"
+	switch {
+	case e.Enrolled:
+		state = fmt.Sprintf("the account has enrolled, and has %s left", count(e.RecoveryCodes, "recovery code"))
+	case e.Pending:
+		state = "the account's enrolment waits for its first code"
+	case e.Known:
+		state = "the account hasn't enrolled"
+	}
+	text := fmt.Sprintf("%s; %s.", mode, state)
+	if e.Grants > 0 {
+		text += " A grant lets its password alone in from there."
+	}
+	if e.ClientGrants > 0 {
+		text += fmt.Sprintf(" It has %s for TLS clients, which lets each of them in with the password alone.", count(e.ClientGrants, "grant"))
+	}
+	return text
+}
+
+// signalTexts say why policy refuses.
+var signalTexts = map[string]string{
+	policy.AddressLimit:             "too many attempts from that address have failed",
+	policy.AccountLimit:             "too many attempts on the account have failed, and it never signed in from that network",
+	policy.ConnectionsBeforeLogin:   "that address has too many connections that haven't logged in",
+	policy.ConnectionsNetwork:       "that network has too many connections that haven't logged in",
+	policy.ConnectionsTotal:         "there are too many connections that haven't logged in",
+	policy.ConnectionsAccount:       "the account has too many sessions",
+	policy.ConnectionsAccountSource: "the account has too many sessions from that address",
+	policy.RuleDenied:               "a rule refuses it",
+}
+
+func explainLimits(b *strings.Builder, l *policy.Explanation) {
+	if l == nil {
+		fmt.Fprint(b, "No running server was asked, so how far limits are used up isn't known.\n")
+		return
+	}
+	signal := func(s string) string {
+		if text, ok := signalTexts[s]; ok {
+			return text
+		}
+		return s
+	}
+	switch d := l.Decision; {
+	case !d.Allowed && l.Busy:
+		fmt.Fprintf(b, "An attempt with the password would be refused until others that are under way have ended: %s.\n", signal(d.Signal))
+	case !d.Allowed && l.WaitSeconds > 0:
+		fmt.Fprintf(b, "An attempt with the password would be refused for another %s: %s.\n", time.Duration(l.WaitSeconds)*time.Second, signal(d.Signal))
+	case !d.Allowed:
+		fmt.Fprintf(b, "An attempt with the password would be refused: %s.\n", signal(d.Signal))
+	case d.Observed != "":
+		fmt.Fprintf(b, "The limits let it pass only because limits.mode is \"observe\": %s.\n", signal(d.Observed))
+	default:
+		fmt.Fprint(b, "The limits let it pass.\n")
+	}
+	familiar := "isn't familiar with that network"
+	if l.Familiar {
+		familiar = fmt.Sprintf("is familiar with that network, whose failures count for themselves: %d of %d today", l.HomeFailures, l.HomeLimit)
+	}
+	fmt.Fprintf(b, "  - The account %s.\n", familiar)
+	fmt.Fprintf(b, "  - Failures of the account from other networks: %d of %d.\n", l.AccountFailures, l.AccountLimit)
+	fmt.Fprintf(b, "  - Failures that the address has left: %d of %d in this minute, %d of %d today.\n",
+		l.AddressLeftMinute, l.AddressPerMinute, l.AddressLeftDay, l.AddressPerDay)
+	fmt.Fprintf(b, "  - Sessions of the account: %d of %d, from that address %d of %d.\n",
+		l.Sessions, l.SessionsLimit, l.SessionsHere, l.SessionsHereLimit)
+	fmt.Fprintf(b, "  - Connections of the address that haven't logged in: %d of %d.\n", l.BeforeLoginHere, l.BeforeLoginLimit)
+}
+
+// factorTexts say what lets somebody in beside the password.
+var factorTexts = map[auth.Factor]string{
+	auth.FactorNone:        "the password alone",
+	auth.FactorCode:        "a code",
+	auth.FactorRecovery:    "a recovery code",
+	auth.FactorGrant:       "a grant",
+	auth.FactorAppPassword: "an app password",
+}
+
+// reasonTexts say why a login is refused.
+var reasonTexts = map[auth.Reason]string{
+	auth.NotEnrolled:        "the account hasn't enrolled, and a second factor is required",
+	auth.NoCode:             "the account has enrolled, so a code is missing",
+	auth.UnknownAppPassword: "it has none",
+	auth.RevokedAppPassword: "it was revoked",
+	auth.ExpiredAppPassword: "it has expired",
+	auth.ForeignNetwork:     "it may not come from there",
+	auth.NotSealed:          "it waits for a sign-in with the password and a second factor",
+	auth.SealedOutdated:     "the password has changed: it waits for a sign-in with the new one and a second factor",
+}
+
+func explainProspect(p auth.Prospect) string {
+	if p.Outcome == auth.Accepted.String() {
+		switch {
+		case p.Detail != "":
+			return "accepted, " + p.Detail
+		case p.Factor == auth.FactorGrant:
+			return "accepted, by a grant"
+		case p.Factor == auth.FactorNone:
+			return "accepted, without a second factor"
+		}
+		return "accepted"
+	}
+	why, ok := reasonTexts[p.Reason]
+	switch {
+	case !ok:
+		why = string(p.Reason)
+	case p.Reason != auth.UnknownAppPassword && p.Detail != "": // which one
+		why = p.Detail + ": " + why
+	}
+	return string(audit.Refused) + ", " + printable(why)
+}

@@ -1,0 +1,182 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"imapwarden/audit"
+	"imapwarden/auth"
+)
+
+// A file of the first version keeps what is in it.
+func TestMigrateFromSchema1(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	must(t, create(path))
+	db, err := sql.Open("sqlite", path)
+	must(t, err)
+	defer db.Close()
+	provider, err := migrator(db)
+	must(t, err)
+	_, err = provider.UpTo(t.Context(), 1)
+	must(t, err)
+	day := time.Date(2026, 11, 22, 19, 26, 30, 123456000, time.UTC)
+	_, err = db.Exec(`
+		INSERT INTO accounts VALUES ('alice', $1);
+		INSERT INTO authenticators VALUES ('t', 'alice', x'00ff', $1, $1, 100);
+		INSERT INTO grants VALUES ('g', 'alice', '192.0.2.0/24', x'0908', $1, $1, $1);
+		INSERT INTO marks VALUES ('key', 'k1');
+		INSERT INTO events VALUES (7, $1, 'login', 'accepted', 's', 'alice', '192.0.2.1',
+			x'00000000000000000000ffffc0000201', 'Mail', 'code', '', '', '')`, day.UnixMicro())
+	must(t, err)
+	must(t, db.Close())
+
+	s, err := Open(t.Context(), path)
+	must(t, err)
+	defer s.Close()
+	a, err := s.Account(t.Context(), "alice")
+	must(t, err)
+	if a.TOTP == nil || a.TOTP.ID != "t" || string(a.TOTP.Sealed) != "\x00\xff" || a.TOTP.LastStep != 100 || !a.Created.Equal(day) {
+		t.Errorf("the account came back as %+v with %+v", a, a.TOTP)
+	}
+	grants, err := s.Grants(t.Context(), "alice")
+	must(t, err)
+	if len(grants) != 1 || grants[0].ID != "g" || string(grants[0].PasswordTag) != "\x09\x08" ||
+		grants[0].KeyID != "" || len(grants[0].Client) != 0 {
+		t.Errorf("the grants came back as %+v", grants)
+	}
+	keys, err := s.TagKeys(t.Context())
+	must(t, err)
+	if !slices.Equal(keys, []string{""}) {
+		t.Errorf("the keys in use are %q", keys)
+	}
+	known, err := s.PutRecovery(t.Context(), "t", [][]byte{{1}})
+	if err != nil || !known {
+		t.Errorf("an authenticator from before gets no recovery codes: %v, %v", known, err)
+	}
+
+	// The chain begins with the first new event.
+	must(t, s.Append(t.Context(), []audit.Event{{Time: day, Kind: "login"}}))
+	events, err := s.Events(t.Context(), audit.Filter{})
+	must(t, err)
+	if len(events) != 2 || events[0].ID != 7 || events[0].Account != "alice" || !events[0].Hash.IsZero() {
+		t.Fatalf("the events came back as %+v", events)
+	}
+	if events[1].Hash != audit.Chain(audit.Hash{}, events[1]) {
+		t.Error("the first new event doesn't begin the chain")
+	}
+	_, err = s.PurgeEvents(t.Context(), time.Time{}, 1)
+	must(t, err)
+	mark, err := s.Mark(t.Context(), audit.ChainMark)
+	must(t, err)
+	if want := audit.FormatMark(7, audit.Hash{}); mark != want {
+		t.Errorf("the mark is %q, want %q", mark, want)
+	}
+}
+
+// With 100,000 accounts nothing may be looked for from one end to the other.
+func TestLookupsUseAnIndex(t *testing.T) {
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "a.db"))
+	must(t, err)
+	defer s.Close()
+	queries := []string{
+		selectAccounts + ` WHERE a.name = $1`,
+		selectAccounts + ` WHERE a.name > $1 ORDER BY a.name LIMIT $2`,
+		spendStep, confirmStep, removeAuthenticator, removeAccount,
+		selectRecovery, spendRecovery, countRecovery, removeRecovery, knowAuthenticator, reseal,
+		selectGrants, touchGrant, removeGrant, removeGrants, purgeGrants,
+		selectAppPassword, selectAppPasswords, countAppPasswords, revokeAppPassword, sealAppPassword,
+		staleAppPassword, retagAppPassword, useAppPassword, purgeRevoked, purgeExpired,
+		selectMark, selectWays, removeEvents,
+	}
+	for _, f := range []audit.Filter{
+		{After: 1},
+		{Account: "alice"},
+		{Source: netip.MustParsePrefix("2001:db8::/32")},
+		{Since: time.Now()},
+	} {
+		for _, f.Oldest = range []bool{false, true} {
+			query, _ := eventsQuery(f)
+			queries = append(queries, query)
+		}
+	}
+	for _, query := range queries {
+		for _, step := range plan(t, s.write, query) {
+			if strings.HasPrefix(step, "SCAN") {
+				t.Errorf("%s\nreads all: %s", query, step)
+			}
+			if strings.Contains(step, "TEMP B-TREE") && !strings.Contains(query, "source_key") {
+				t.Errorf("%s\nsorts: %s", query, step)
+			}
+		}
+	}
+	// Those that read along an index, or in the order of IDs, and stop soon.
+	for query, want := range map[string]string{
+		selectWays:   "SEARCH events USING INDEX events_account (account>?)",
+		selectNewest: "SCAN events",
+		selectOldest: "SCAN events",
+		selectCut:    "SCAN events",
+	} {
+		if got := plan(t, s.write, query); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s\nis done by %q, want %q alone", query, got, want)
+		}
+	}
+}
+
+func plan(t *testing.T, db *sql.DB, query string) []string {
+	t.Helper()
+	args := make([]any, 0, 8)
+	for strings.Contains(query, "$"+string(rune('1'+len(args)))) {
+		args = append(args, 1)
+	}
+	rows, err := db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	defer rows.Close()
+	var steps []string
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		must(t, rows.Scan(&id, &parent, &unused, &detail))
+		steps = append(steps, detail)
+	}
+	must(t, rows.Err())
+	return steps
+}
+
+// Networks that can't be read must not become everywhere, nor a hash none.
+func TestUnreadableIsAnError(t *testing.T) {
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "a.db"))
+	must(t, err)
+	defer s.Close()
+	_, err = s.AddAppPassword(t.Context(), auth.AppPassword{ID: "p", Account: "alice", Tag: []byte{1}}, 1)
+	must(t, err)
+	must(t, s.Append(t.Context(), []audit.Event{{Kind: "login"}}))
+	if _, err := s.write.Exec(`UPDATE events SET hash = x'01'`); err == nil {
+		t.Error("a hash of one octet was taken")
+	}
+	for _, test := range []struct {
+		damage string
+		read   func(context.Context) error
+	}{
+		{`UPDATE app_passwords SET networks = ','`, func(ctx context.Context) error { _, err := s.AppPassword(ctx, []byte{1}); return err }},
+		{`UPDATE app_passwords SET networks = '192.0.2.0/24,x'`, func(ctx context.Context) error { _, err := s.AppPasswords(ctx, "alice"); return err }},
+		{`UPDATE app_passwords SET networks = '', last_source = 'x'`, func(ctx context.Context) error { _, err := s.AppPassword(ctx, []byte{1}); return err }},
+		{`PRAGMA ignore_check_constraints = 1; UPDATE events SET hash = x'01'`, func(ctx context.Context) error { _, err := s.Events(ctx, audit.Filter{}); return err }},
+		{`SELECT 1`, func(ctx context.Context) error { return s.Append(ctx, []audit.Event{{}}) }},
+		{`SELECT 1`, func(ctx context.Context) error { _, err := s.PurgeEvents(ctx, time.Now(), 1); return err }},
+		{`DELETE FROM events; INSERT INTO marks VALUES ('audit-chain', '1 x')`, func(ctx context.Context) error { return s.Append(ctx, []audit.Event{{}}) }},
+	} {
+		_, err := s.write.Exec(test.damage)
+		must(t, err)
+		if err := test.read(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "sqlite: ") {
+			t.Errorf("after %s: got %v, want an error", test.damage, err)
+		}
+	}
+}
