@@ -18,8 +18,9 @@ import (
 type account struct {
 	name     string
 	password string
-	secret   string // of the authenticator, base32; "" before enrolment
-	step     int64  // the newest time step whose code was taken
+	secret   string   // of the authenticator, base32; "" before enrolment
+	step     int64    // the newest time step whose code was taken
+	recovery []string // codes that nobody has used yet
 }
 
 // newAccount makes a mailbox with one message whose subject is the account's name.
@@ -82,6 +83,18 @@ func (a *account) withCode(t *testing.T) string {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
+}
+
+// withRecovery returns the password with a recovery code that nobody has used yet. Unlike
+// withCode it never waits for the next time step.
+func (a *account) withRecovery(t *testing.T) string {
+	t.Helper()
+	if len(a.recovery) == 0 {
+		t.Fatal("no recovery code is left")
+	}
+	code := a.recovery[0]
+	a.recovery = a.recovery[1:]
+	return a.password + code
 }
 
 // withWrongCode returns the password with six digits that are no code now or soon.

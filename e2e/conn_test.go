@@ -274,3 +274,27 @@ func quoted(s string) string {
 
 // sasl is a response on the wire.
 func sasl(response string) string { return base64.StdEncoding.EncodeToString([]byte(response)) }
+
+// tryLogin signs in on a connection of its own, as many may do at once and while the server
+// is killed, and returns the tagged line without its tag.
+func tryLogin(from, to, name, password string) (string, error) {
+	d := tls.Dialer{
+		NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}},
+		Config:    shared.clients.believe(),
+	}
+	c, err := d.Dial("tcp", to)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	if _, err := fmt.Fprintf(c, "z LOGIN %s %s\r\n", quoted(name), quoted(password)); err != nil {
+		return "", err
+	}
+	for lines := bufio.NewScanner(c); lines.Scan(); {
+		if answer, ok := strings.CutPrefix(lines.Text(), "z "); ok {
+			return answer, nil
+		}
+	}
+	return "", io.ErrUnexpectedEOF
+}

@@ -1,15 +1,18 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // dovecotConfig is an ordinary Dovecot 2.3 in a folder of its own. Its own
@@ -38,6 +41,13 @@ first_valid_gid = 1
 ssl = yes
 ssl_cert = <%[1]s/cert.pem
 ssl_key = <%[1]s/key.pem
+auth_master_user_separator = *
+passdb {
+  driver = passwd-file
+  args = %[1]s/master-users
+  master = yes
+  result_success = continue
+}
 passdb {
   driver = passwd-file
   args = scheme=PLAIN %[1]s/users/%%u
@@ -88,6 +98,10 @@ service stats {
 }
 `
 
+// masterUser signs in as everybody, from where imapwarden connects and nowhere else:
+// configs/dovecot.conf has the same.
+const masterUser = "imapwarden"
+
 // dovecotName is the name in Dovecot's certificate.
 const dovecotName = "dovecot.internal"
 
@@ -98,6 +112,7 @@ type dovecot struct {
 	tls     string // address with implicit TLS
 	proxied string // address that wants a PROXY header
 	owner   *user.User
+	master  string // password of masterUser
 
 	proc *process
 }
@@ -128,7 +143,7 @@ func newMailUser() (owner *user.User, remove func() error, err error) {
 
 // newDovecot prepares a Dovecot in dir, whose path must be short.
 func newDovecot(dir string, owner *user.User) (*dovecot, error) {
-	d := &dovecot{dir: dir, owner: owner}
+	d := &dovecot{dir: dir, owner: owner, master: known.add(anyPassword())}
 	for _, sub := range []string{"users", "mail"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err
@@ -158,7 +173,10 @@ func newDovecot(dir string, owner *user.User) (*dovecot, error) {
 		}
 		config += fmt.Sprintf(rootless, owner.Username, group.Name)
 	}
-	return d, os.WriteFile(d.config(), []byte(config), 0o644)
+	master := masterUser + ":{PLAIN}" + d.master + "::::::allow_real_nets=127.0.0.1\n"
+	return d, errors.Join(
+		os.WriteFile(filepath.Join(dir, "master-users"), []byte(master), 0o644),
+		os.WriteFile(d.config(), []byte(config), 0o644))
 }
 
 func (d *dovecot) config() string { return filepath.Join(d.dir, "dovecot.conf") }
@@ -192,6 +210,22 @@ func (d *dovecot) heardOf(t *testing.T, a *account) bool {
 		t.Fatal(err)
 	}
 	return strings.Contains(string(text), a.name)
+}
+
+// refusals returns how many wrong passwords of the account Dovecot has met. Its log comes
+// a moment later: the line about a stranger, who tries behind it, says when.
+func (d *dovecot) refusals(t *testing.T, a *account) int {
+	t.Helper()
+	stranger := randomLetters(12)
+	loginQuoted(dial(t, home, d.plain), stranger, "x")
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		text := mustRead(t, d.log())
+		if strings.Contains(text, "missing passwd file: "+filepath.Join(d.dir, "users", stranger)) {
+			return len(regexp.MustCompile(`passwd-file\(`+regexp.QuoteMeta(a.name)+`,.*[Mm]ismatch`).FindAllString(text, -1))
+		}
+	}
+	t.Fatal("Dovecot doesn't log a refusal")
+	return 0
 }
 
 // maildir is where Dovecot keeps the account's mail.

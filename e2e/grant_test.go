@@ -1,10 +1,6 @@
 package e2e
 
-import (
-	"sync"
-	"testing"
-	"time"
-)
+import "testing"
 
 func TestFirstGrant(t *testing.T) {
 	t.Parallel()
@@ -54,19 +50,7 @@ func TestLoginsAtTheSameMoment(t *testing.T) {
 	for i := range conns {
 		conns[i] = dialTLS(t, home, w.implicit)
 	}
-	var wg sync.WaitGroup
-	start := make(chan struct{})
-	for _, c := range conns {
-		wg.Go(func() {
-			<-start
-			c.SetWriteDeadline(time.Now().Add(patience))
-			if _, err := c.Write([]byte("z LOGIN " + a.name + " " + stored + "\r\n")); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	close(start)
-	wg.Wait()
+	sendTogether(t, conns, "z LOGIN "+a.name+" "+stored+"\r\n")
 	for i, c := range conns {
 		if r := c.await("z"); !r.is("OK") {
 			t.Errorf("connection %d: %s", i, r.line)

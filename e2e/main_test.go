@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (status int, err error) {
-	if err := findPrograms("dovecot", "mbsync", "fetchmail", "curl", "neomutt", "python3", "script"); err != nil {
+	if err := findPrograms("dovecot", "mbsync", "fetchmail", "curl", "neomutt", "openssl", "python3", "script"); err != nil {
 		return 1, err
 	}
 	if shared.dir, err = os.MkdirTemp("/tmp", "iw"); err != nil {

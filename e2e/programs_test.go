@@ -30,8 +30,7 @@ func TestMbsync(t *testing.T) {
 	for i := range 20 {
 		w.upstream.deliver(t, a, fmt.Sprintf("Subject: remote %d\r\nMessage-ID: <remote-%d@example.test>\r\n\r\n%s\r\n", i, i, strings.Repeat("Grüße ", i*100)))
 	}
-	dir := t.TempDir()
-	local := filepath.Join(dir, "mail")
+	local := t.TempDir()
 	for _, folder := range []string{"Inbox", "Sent", "Projects"} {
 		for _, sub := range []string{"cur", "new", "tmp"} {
 			if err := os.MkdirAll(filepath.Join(local, folder, sub), 0o700); err != nil {
@@ -42,7 +41,27 @@ func TestMbsync(t *testing.T) {
 			write(t, filepath.Join(local, folder, "cur", fmt.Sprintf("%d.local:2,S", i)), fmt.Sprintf("Subject: local %s %d\nMessage-ID: <%s-%d@example.test>\n\nbody\n", folder, i, folder, i))
 		}
 	}
-	rc := filepath.Join(dir, "mbsyncrc")
+	var trees [2]map[string]int
+	for run := range trees {
+		w.mbsync(t, a, stored, local)
+		near, far := readMaildir(t, local, func(folder string) string { return folder }), readMaildir(t, w.upstream.maildir(a), dovecotFolder)
+		if diff := cmp.Diff(near, far); diff != "" {
+			t.Fatalf("run %d: the trees differ (-here +server):\n%s", run+1, diff)
+		}
+		trees[run] = near
+	}
+	if diff := cmp.Diff(trees[0], trees[1]); diff != "" {
+		t.Errorf("the second run changed something:\n%s", diff)
+	}
+	if total := len(trees[0]); total != 1+20+15 {
+		t.Errorf("%d messages on both sides, want 36", total)
+	}
+}
+
+// mbsync synchronizes all folders of the account with the Maildirs below local.
+func (w *warden) mbsync(t *testing.T, a *account, password, local string) {
+	t.Helper()
+	rc := filepath.Join(t.TempDir(), "mbsyncrc")
 	write(t, rc, fmt.Sprintf(`
 IMAPAccount account
 Host localhost
@@ -68,23 +87,8 @@ Patterns *
 Create Both
 Expunge Both
 SyncState *
-`, port(t, w.implicit), a.name, stored, shared.clients.file, local))
-
-	var trees [2]map[string]int
-	for run := range trees {
-		runProgram(t, "", "mbsync", "-c", rc, "--all")
-		near, far := readMaildir(t, local, func(folder string) string { return folder }), readMaildir(t, w.upstream.maildir(a), dovecotFolder)
-		if diff := cmp.Diff(near, far); diff != "" {
-			t.Fatalf("run %d: the trees differ (-here +server):\n%s", run+1, diff)
-		}
-		trees[run] = near
-	}
-	if diff := cmp.Diff(trees[0], trees[1]); diff != "" {
-		t.Errorf("the second run changed something:\n%s", diff)
-	}
-	if total := len(trees[0]); total != 1+20+15 {
-		t.Errorf("%d messages on both sides, want 36", total)
-	}
+`, port(t, w.implicit), a.name, password, shared.clients.file, local))
+	runProgram(t, "", "mbsync", "-c", rc, "--all")
 }
 
 func TestFetchmail(t *testing.T) {
@@ -95,17 +99,7 @@ func TestFetchmail(t *testing.T) {
 			a := w.enrolled(anyPassword())
 			dialTLS(t, home, w.implicit).mustLogin(a.name, a.withCode(t))
 			w.upstream.deliver(t, a, "Subject: second\r\nMessage-ID: <second@example.test>\r\n\r\nHello again.\r\n")
-			dir := t.TempDir()
-			got := filepath.Join(dir, "got")
-			address, option := w.implicit, "ssl"
-			if listener == "starttls" {
-				address, option = w.starttls, `sslproto "TLS1.2+"`
-			}
-			rc := filepath.Join(dir, "fetchmailrc")
-			write(t, rc, fmt.Sprintf("poll localhost protocol IMAP port %s\n user %q password %q\n %s sslcertck sslcertfile %q\n keep\n mda \"cat >>%s\"\n",
-				port(t, address), a.name, a.password, option, shared.clients.file, got))
-			runProgram(t, "", "fetchmail", "--fetchmailrc", rc, "--pidfile", filepath.Join(dir, "pid"), "--idfile", filepath.Join(dir, "ids"), "--nodetach", "--nosyslog")
-			text := mustRead(t, got)
+			text := w.fetchmail(t, a, a.password, listener)
 			for _, want := range []string{"Subject: " + a.name, "Subject: second", "Hello again."} {
 				if strings.Count(text, want) != 1 {
 					t.Errorf("fetched %d times: %q", strings.Count(text, want), want)
@@ -115,6 +109,22 @@ func TestFetchmail(t *testing.T) {
 	}
 }
 
+// fetchmail returns all of the account's messages.
+func (w *warden) fetchmail(t *testing.T, a *account, password, listener string) string {
+	t.Helper()
+	dir := t.TempDir()
+	got := filepath.Join(dir, "got")
+	address, option := w.implicit, "ssl"
+	if listener == "starttls" {
+		address, option = w.starttls, `sslproto "TLS1.2+"`
+	}
+	rc := filepath.Join(dir, "fetchmailrc")
+	write(t, rc, fmt.Sprintf("poll localhost protocol IMAP port %s\n user %q password %q\n %s sslcertck sslcertfile %q\n keep\n mda \"cat >>%s\"\n",
+		port(t, address), a.name, password, option, shared.clients.file, got))
+	runProgram(t, "", "fetchmail", "--fetchmailrc", rc, "--pidfile", filepath.Join(dir, "pid"), "--idfile", filepath.Join(dir, "ids"), "--nodetach", "--nosyslog")
+	return mustRead(t, got)
+}
+
 func TestCurl(t *testing.T) {
 	t.Parallel()
 	w := startWarden(t, settings{})
@@ -122,9 +132,7 @@ func TestCurl(t *testing.T) {
 	stored := a.withCode(t)
 	curl := func(url string, args ...string) string {
 		t.Helper()
-		// Credentials come on standard input: a command line can be seen by others.
-		config := fmt.Sprintf("user = %q\ncacert = %q\nurl = %q\n", a.name+":"+stored, shared.clients.file, url)
-		return runProgram(t, config, append([]string{"curl", "--silent", "--show-error", "--config", "-"}, args...)...)
+		return w.curl(t, a, stored, url, args...)
 	}
 	upload := filepath.Join(t.TempDir(), "message")
 	write(t, upload, "Subject: from curl\r\n\r\nUploaded.\r\n")
@@ -141,6 +149,14 @@ func TestCurl(t *testing.T) {
 	}
 }
 
+// curl returns what is at the URL.
+func (w *warden) curl(t *testing.T, a *account, password, url string, args ...string) string {
+	t.Helper()
+	// Credentials come on standard input: a command line can be seen by others.
+	config := fmt.Sprintf("user = %q\ncacert = %q\nurl = %q\n", a.name+":"+password, shared.clients.file, url)
+	return runProgram(t, config, append([]string{"curl", "--silent", "--show-error", "--config", "-"}, args...)...)
+}
+
 // neomutt wants a terminal, which script gives it. It saves the message that
 // it shows, copies it to another folder, and goes.
 func TestNeomutt(t *testing.T) {
@@ -148,6 +164,17 @@ func TestNeomutt(t *testing.T) {
 	w := startWarden(t, settings{})
 	a := w.enrolled(anyPassword())
 	stored := a.withCode(t)
+	if text := w.neomutt(t, a, stored); !strings.Contains(text, "Subject: "+a.name) {
+		t.Errorf("neomutt piped %q", text)
+	}
+	if copies := readMaildir(t, filepath.Join(w.upstream.maildir(a), ".Copies"), dovecotFolder); len(copies) != 1 {
+		t.Errorf("neomutt copied %d messages", len(copies))
+	}
+}
+
+// neomutt returns the account's first message, and copies it to the folder Copies.
+func (w *warden) neomutt(t *testing.T, a *account, password string) string {
+	t.Helper()
 	dir := t.TempDir()
 	rc, got := filepath.Join(dir, "rc"), filepath.Join(dir, "got")
 	write(t, rc, fmt.Sprintf(`
@@ -163,14 +190,9 @@ set quit = yes
 set confirm_append = no
 set confirm_create = no
 push "<pipe-message>cat >%[5]s<enter><copy-message>=Copies<enter><quit>"
-`, a.name, stored, shared.clients.file, port(t, w.implicit), got))
+`, a.name, password, shared.clients.file, port(t, w.implicit), got))
 	runProgram(t, "", "script", "--quiet", "--return", "--command", "exec neomutt -n -F "+rc, "/dev/null")
-	if text := mustRead(t, got); !strings.Contains(text, "Subject: "+a.name) {
-		t.Errorf("neomutt piped %q", text)
-	}
-	if copies := readMaildir(t, filepath.Join(w.upstream.maildir(a), ".Copies"), dovecotFolder); len(copies) != 1 {
-		t.Errorf("neomutt copied %d messages", len(copies))
-	}
+	return mustRead(t, got)
 }
 
 func TestImaplib(t *testing.T) {
@@ -179,14 +201,20 @@ func TestImaplib(t *testing.T) {
 	a := w.enrolled(`with "quotes\ and ` + randomLetters(8))
 	dialTLS(t, home, w.implicit).mustLogin(a.name, a.withCode(t))
 	for _, starttls := range []bool{false, true} {
-		address := w.implicit
-		if starttls {
-			address = w.starttls
-		}
-		input := fmt.Sprintf(`{"ca": %q, "port": %s, "starttls": %t, "name": %q, "password": %s}`, shared.clients.file, port(t, address), starttls, a.name, jsonString(t, a.password))
-		if out := runProgram(t, input, "python3", "testdata/session.py"); strings.TrimSpace(out) != "done" {
-			t.Errorf("starttls %t: %s", starttls, out)
-		}
+		w.imaplib(t, a, a.password, starttls)
+	}
+}
+
+// imaplib has Python's library do a whole session.
+func (w *warden) imaplib(t *testing.T, a *account, password string, starttls bool) {
+	t.Helper()
+	address := w.implicit
+	if starttls {
+		address = w.starttls
+	}
+	input := fmt.Sprintf(`{"ca": %q, "port": %s, "starttls": %t, "name": %q, "password": %s}`, shared.clients.file, port(t, address), starttls, a.name, jsonString(t, password))
+	if out := runProgram(t, input, "python3", "testdata/session.py"); strings.TrimSpace(out) != "done" {
+		t.Errorf("starttls %t: %s", starttls, out)
 	}
 }
 

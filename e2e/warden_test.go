@@ -1,57 +1,67 @@
 package e2e
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// wardenConfig is the configuration as DESIGN.md gives it. What isn't named
-// has its default; refusals come sooner than that only to save the tests' time.
+// wardenConfig is the configuration as DESIGN.md gives it, with what settings say in the
+// place of names. What isn't named has its default; refusals come sooner than that only to
+// save the tests' time.
 const wardenConfig = `
 hostname = "mail.example.test"
 
 [[listener]]
-address = "%[2]s"
+address = "$implicit"
 tls     = "implicit"
 
 [[listener]]
-address = "%[3]s"
+address = "$starttls"
 tls     = "starttls"
 
 [tls]
-certificates = [{ cert = "%[1]s/cert.pem", key = "%[1]s/key.pem" }]
+certificates = [{ cert = "$dir/cert.pem", key = "$dir/key.pem" }]
 
 [[upstream]]
 name    = "default"
-address = "%[4]s"
-tls     = "%[5]s"
-ca      = "%[6]s"
-server_name = "%[7]s"
-forward = "%[10]s"
+address = "$upstream"
+tls     = "$tls"
+ca      = "$ca"
+server_name = "$serverName"
+forward = "$forward"
+$login
 
 [mfa]
-mode = "%[8]s"
+mode = "$mode"
 refusal_delay = "200ms"
 [mfa.grant]
+from = "$grant"
 ipv4_prefix = 24
 
 [timeouts]
-drain = "%[9]s"
+drain = "$drain"
 
 [store]
-url = "sqlite:%[1]s/imapwarden.db"
-key_file = "%[1]s/master.key"
+url = "sqlite:$dir/imapwarden.db"
+key_file = "$dir/master.key"
 [admin]
-socket = "%[1]s/admin.sock"
+socket = "$dir/admin.sock"
 [metrics]
 address = ""
 [log]
 level = "debug"
+
+$more
 `
 
 // settings are what tests vary; zero fields get the common value.
@@ -60,9 +70,12 @@ type settings struct {
 	tls        string   // towards the upstream: none
 	ca         string
 	serverName string
+	login      string // lines of [[upstream]] on how to sign in there: none, the user's own password
 	mode       string // required
-	drain      string // 5s
+	grant      string // from where: network
+	drain      string // 1s
 	forward    string // id
+	more       string // other tables, such as [[rule]]; $dir is the warden's folder
 }
 
 // A warden is a running imapwarden with a folder, ports and a store of its own.
@@ -80,18 +93,17 @@ type warden struct {
 // is shown; in any case it is searched for secrets and races.
 func startWarden(t *testing.T, s settings) *warden {
 	t.Helper()
+	w := prepareWarden(t, s)
+	w.start()
+	return w
+}
+
+// prepareWarden is startWarden without the start, for who has more to put into its folder.
+func prepareWarden(t *testing.T, s settings) *warden {
+	t.Helper()
 	if s.upstream == nil {
 		s.upstream = shared.dovecot
 	}
-	orElse := func(text *string, common string) {
-		if *text == "" {
-			*text = common
-		}
-	}
-	orElse(&s.tls, "none")
-	orElse(&s.mode, "required")
-	orElse(&s.drain, "5s")
-	orElse(&s.forward, "id")
 
 	dir, err := os.MkdirTemp(shared.dir, "w")
 	if err != nil {
@@ -101,19 +113,43 @@ func startWarden(t *testing.T, s settings) *warden {
 	if err := w.issue(); err != nil {
 		t.Fatal(err)
 	}
-	address := s.upstream.plain
-	if s.tls == "implicit" {
-		address = s.upstream.tls
-	} else if s.forward == "proxy-v2" {
-		address = s.upstream.proxied
-	}
-	config := fmt.Sprintf(wardenConfig, dir, w.implicit, w.starttls, address, s.tls, s.ca, s.serverName, s.mode, s.drain, s.forward)
-	if err := os.WriteFile(w.config(), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.configure(s)
 	t.Cleanup(w.finish)
-	w.start()
 	return w
+}
+
+// configure writes the configuration, for the next start.
+func (w *warden) configure(s settings) {
+	w.t.Helper()
+	address := w.upstream.plain
+	if s.tls == "implicit" {
+		address = w.upstream.tls
+	} else if s.forward == "proxy-v2" {
+		address = w.upstream.proxied
+	}
+	values := map[string]string{
+		"implicit":   w.implicit,
+		"starttls":   w.starttls,
+		"upstream":   address,
+		"tls":        cmp.Or(s.tls, "none"),
+		"ca":         s.ca,
+		"serverName": s.serverName,
+		"forward":    cmp.Or(s.forward, "id"),
+		"mode":       cmp.Or(s.mode, "required"),
+		"grant":      cmp.Or(s.grant, "network"),
+		"drain":      cmp.Or(s.drain, "1s"),
+	}
+	dir := func(name string) string {
+		if name == "dir" {
+			return w.dir
+		}
+		return "$" + name
+	}
+	values["dir"], values["login"], values["more"] = w.dir, os.Expand(s.login, dir), os.Expand(s.more, dir)
+	config := os.Expand(wardenConfig, func(name string) string { return values[name] })
+	if err := os.WriteFile(w.config(), []byte(config), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *warden) config() string { return filepath.Join(w.dir, "imapwarden.toml") }
@@ -136,6 +172,22 @@ func (w *warden) start() {
 			w.t.Fatal(err)
 		}
 	}
+}
+
+// stop ends the process as systemd does, and the sessions with it that have no time to end.
+func (w *warden) stop() {
+	w.t.Helper()
+	if status, err := w.proc.terminate(); err != nil || status != 0 {
+		w.t.Fatalf("imapwarden ended with status %d, %v", status, err)
+	}
+}
+
+// restart ends the process and starts it again with what the settings say.
+func (w *warden) restart(s settings) {
+	w.t.Helper()
+	w.stop()
+	w.configure(s)
+	w.start()
 }
 
 // kill ends the process without giving it a moment.
@@ -196,19 +248,24 @@ func (w *warden) searchSecrets() {
 // enroll gives the account an authenticator.
 func (w *warden) enroll(a *account) {
 	w.t.Helper()
+	w.readEnrolment(a, w.command("account", "enroll", a.name, "--confirmed", "--json"))
+}
+
+// readEnrolment gives the account what account enroll --json has printed.
+func (w *warden) readEnrolment(a *account, out []byte) {
+	w.t.Helper()
 	var enrolled struct {
 		Account, Secret, URI string
-		RecoveryCodes        []string `json:"recovery_codes"` // empty for now, but never absent
+		RecoveryCodes        []string `json:"recovery_codes"`
 	}
-	out := w.command("account", "enroll", a.name, "--confirmed", "--json")
 	if err := json.Unmarshal(out, &enrolled); err != nil {
 		w.t.Fatalf("account enroll --json: %v", err)
 	}
-	if enrolled.Account != a.name || enrolled.Secret == "" || !strings.HasPrefix(enrolled.URI, "otpauth://totp/") || enrolled.RecoveryCodes == nil {
+	if enrolled.Account != a.name || enrolled.Secret == "" || !strings.HasPrefix(enrolled.URI, "otpauth://totp/") || len(enrolled.RecoveryCodes) != 10 {
 		w.t.Fatalf("account enroll --json for %s lacks something; its account is %q", a.name, enrolled.Account)
 	}
-	a.secret, a.step = known.add(enrolled.Secret), 0
-	for _, code := range enrolled.RecoveryCodes {
+	a.secret, a.step, a.recovery = known.add(enrolled.Secret), 0, enrolled.RecoveryCodes
+	for _, code := range a.recovery {
 		known.add(code)
 	}
 }
@@ -221,17 +278,122 @@ func (w *warden) enrolled(password string) *account {
 	return a
 }
 
-// command runs imapwarden as its admin does and returns what it printed.
+// command runs imapwarden as its admin does, who must be obeyed, and returns what it printed.
 func (w *warden) command(args ...string) []byte {
 	w.t.Helper()
+	return w.commandWith("", args...)
+}
+
+// commandWith is command with something on standard input.
+func (w *warden) commandWith(input string, args ...string) []byte {
+	w.t.Helper()
+	out, err := w.run(input, args...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out
+}
+
+// run runs a command. The error has what it wrote to standard error; it may be asked for its
+// exit status with errors.As.
+func (w *warden) run(input string, args ...string) ([]byte, error) {
 	cmd := exec.Command(shared.program, append(args, "--config", w.config())...)
+	cmd.Stdin = strings.NewReader(input)
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		w.t.Fatalf("imapwarden %s: %v: %s", strings.Join(args, " "), err, errs.String())
+		return out, fmt.Errorf("imapwarden %s: %w: %s", strings.Join(args, " "), err, errs.String())
 	}
-	return out
+	return out, nil
+}
+
+// refuses runs a command that must end with status 1 and say all of this.
+func (w *warden) refuses(args []string, says ...string) {
+	w.t.Helper()
+	_, err := w.run("", args...)
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		w.t.Errorf("imapwarden %s: %v, want exit status 1", strings.Join(args, " "), err)
+		return
+	}
+	for _, text := range says {
+		if !strings.Contains(err.Error(), text) {
+			w.t.Errorf("%v doesn't say %q", err, text)
+		}
+	}
+}
+
+// lines runs a command with --json that prints an object a line, and returns them.
+func lines[T any](w *warden, args ...string) (list []T) {
+	w.t.Helper()
+	for decoder := json.NewDecoder(bytes.NewReader(w.command(append(args, "--json")...))); ; {
+		var one T
+		switch err := decoder.Decode(&one); err {
+		case nil:
+			list = append(list, one)
+		case io.EOF:
+			return list
+		default:
+			w.t.Fatalf("imapwarden %s --json: %v", strings.Join(args, " "), err)
+		}
+	}
+}
+
+// An event is what tests look at of those that the audit has.
+type event struct {
+	ID                                                              int64
+	Kind, Outcome, Account, Source, Program, Factor, Reason, Detail string
+	Rule, Hash                                                      string
+}
+
+// events returns those of the account, oldest first.
+func (w *warden) events(a *account) []event {
+	w.t.Helper()
+	return lines[event](w, "audit", "--account", a.name, "--limit", "1000")
+}
+
+// lastLogin returns the newest login of the account.
+func (w *warden) lastLogin(a *account) event {
+	w.t.Helper()
+	for _, e := range slices.Backward(w.events(a)) {
+		if e.Kind == "login" {
+			return e
+		}
+	}
+	w.t.Fatalf("the audit has no login of %s", a.name)
+	return event{}
+}
+
+// login tries to sign in from there, on a connection of its own.
+func (w *warden) login(a *account, from, password string) (*conn, reply) {
+	w.t.Helper()
+	c := dialTLS(w.t, from, w.implicit)
+	return c, loginQuoted(c, a.name, password)
+}
+
+// accepts signs in and returns the connection.
+func (w *warden) accepts(a *account, from, password string) *conn {
+	w.t.Helper()
+	c, r := w.login(a, from, password)
+	if !r.is("OK") {
+		w.t.Fatalf("login from %s: %s", from, r.line)
+	}
+	return c
+}
+
+// rejects signs in, which must be refused, as to clients, without a reason, and for this one.
+func (w *warden) rejects(a *account, from, password, reason string) {
+	w.t.Helper()
+	c, r := w.login(a, from, password)
+	c.Close()
+	if !r.is("NO [AUTHENTICATIONFAILED]") {
+		w.t.Errorf("login from %s: %s, want a refusal for %s", from, r.line, reason)
+		return
+	}
+	if e := w.lastLogin(a); e.Outcome != "refused" || e.Reason != reason {
+		w.t.Errorf("login from %s: the audit says %s, %q, want %q", from, e.Outcome, e.Reason, reason)
+	}
 }
 
 func mustAddress(t *testing.T) string {
