@@ -87,7 +87,6 @@ func (g *Gate) Enter(addr netip.Addr, account string, most int) (Decision, *Slot
 	limits := g.limits
 	if most > 0 {
 		limits.PerAccount = most
-		limits.PerAccountAndAddress = min(limits.PerAccountAndAddress, most)
 	}
 	d := judgeEntry(s.pairs[at], s.accounts[account], limits)
 	if !d.Allowed {

@@ -108,7 +108,7 @@ func TestEnterByRule(t *testing.T) {
 		{"less than nothing", -1, address, 6, ConnectionsAccount},
 		{"fewer", 2, address, 2, ConnectionsAccount},
 		{"more", 9, address, 9, ConnectionsAccount},
-		{"fewer, one address", 2, func(int) netip.Addr { return atHome }, 2, ConnectionsAccountSource},
+		{"fewer, one address", 2, func(int) netip.Addr { return atHome }, 2, ConnectionsAccount},
 		{"more, one address", 9, func(int) netip.Addr { return atHome }, 4, ConnectionsAccountSource},
 	}
 	for _, tt := range tests {
