@@ -143,9 +143,8 @@ func LooksLikeAppPassword(secret []byte) bool {
 
 // appKeys are what follows from an app password, and from which it doesn't follow.
 type appKeys struct {
-	lookup  Secret // what its tag is made of
-	private *[32]byte
-	public  *[32]byte
+	lookup  Secret    // what its tag is made of
+	private *[32]byte // opens its vault
 }
 
 // Format prints stars: fmt looks into private fields without asking their types.
@@ -160,17 +159,19 @@ func (d appDigits) keys() appKeys {
 		}
 		return derived
 	}
-	secret := derive("imapwarden app password vault")
-	defer clear(secret)
-	private, err := ecdh.X25519().NewPrivateKey(secret)
+	return appKeys{
+		lookup:  derive("imapwarden app password lookup"),
+		private: (*[32]byte)(derive("imapwarden app password vault")),
+	}
+}
+
+// public is the X25519 key that belongs to the private one (RFC 7748; whoever uses that clamps it).
+func (k appKeys) public() []byte {
+	private, err := ecdh.X25519().NewPrivateKey(k.private[:])
 	if err != nil {
 		panic("auth: X25519: " + err.Error()) // only for a key of another size
 	}
-	return appKeys{
-		lookup:  derive("imapwarden app password lookup"),
-		private: (*[32]byte)(slices.Clone(secret)),
-		public:  (*[32]byte)(private.PublicKey().Bytes()),
-	}
+	return private.PublicKey().Bytes()
 }
 
 func (k appKeys) wipe() {
@@ -280,21 +281,19 @@ func (a *Authenticator) usedFrom(p AppPassword, source netip.Addr) bool {
 
 func (p byAppPassword) accepted(ctx context.Context, c *Claim) (Verdict, error) {
 	a := c.auth
-	// It may have been revoked or have expired while the upstream thought. Its ID finds it also
-	// where another connection has given it a new tag since.
-	all, err := a.Records.AppPasswords(ctx, c.attempt.Account)
-	if err != nil {
-		return Verdict{}, fmt.Errorf("auth: reading the app passwords of %s: %w", c.attempt.Account, err)
-	}
-	i := slices.IndexFunc(all, func(now AppPassword) bool { return now.ID == p.found.ID })
-	if i < 0 {
+	// It may have been revoked or have expired while the upstream thought.
+	now, err := a.foundAgain(ctx, p.found)
+	switch {
+	case errors.Is(err, ErrNoAppPassword):
 		return refused(RevokedAppPassword), nil // with its account
+	case err != nil:
+		return Verdict{}, fmt.Errorf("auth: reading an app password of %s: %w", c.attempt.Account, err)
 	}
 	// The vault doesn't matter any more: the upstream has taken what was in it.
-	if reason := all[i].refuses(c.attempt.Source, a.now(), true); reason != "" {
+	if reason := now.refuses(c.attempt.Source, a.now(), true); reason != "" {
 		return refused(reason), nil
 	}
-	if all[i].KeyID != p.keyID {
+	if now.KeyID != p.keyID {
 		if err := a.Records.RetagAppPassword(ctx, p.found.ID, p.tag, p.publicTag, p.keyID); err != nil {
 			a.log().Warn("app password not tagged with the current key, trying again at its next use",
 				zap.String("account", c.attempt.Account), zap.String("app_password", p.found.ID), zap.Error(err))
@@ -302,8 +301,25 @@ func (p byAppPassword) accepted(ctx context.Context, c *Claim) (Verdict, error) 
 	}
 	a.uses.add(p.found.ID, Use{Time: a.now(), Source: c.attempt.Source, Program: c.attempt.Program})
 	return Verdict{
-		Outcome: Accepted, Factor: FactorAppPassword, AppPassword: p.found.ID, ReadOnly: all[i].ReadOnly,
+		Outcome: Accepted, Factor: FactorAppPassword, AppPassword: p.found.ID, ReadOnly: now.ReadOnly,
 	}, nil
+}
+
+// foundAgain reads an app password once more, also where another connection has given it a new
+// tag since.
+func (a *Authenticator) foundAgain(ctx context.Context, p AppPassword) (AppPassword, error) {
+	now, err := a.Records.AppPassword(ctx, p.Tag)
+	if !errors.Is(err, ErrNoAppPassword) {
+		return now, err
+	}
+	all, err := a.Records.AppPasswords(ctx, p.Account)
+	if err != nil {
+		return AppPassword{}, err
+	}
+	if i := slices.IndexFunc(all, func(now AppPassword) bool { return now.ID == p.ID }); i >= 0 {
+		return all[i], nil
+	}
+	return AppPassword{}, ErrNoAppPassword
 }
 
 // denied marks what the vault held, so that no device goes on asking the upstream with it.

@@ -73,7 +73,7 @@ func (a *Authenticator) Examine(ctx context.Context, at Attempt) (*Claim, error)
 	if err != nil || !c.bringsCode() {
 		return c, err
 	}
-	flight, refusal, err := a.flights.lead(ctx, a.flightKey(at))
+	flight, refusal, waited, err := a.flights.lead(ctx, a.flightKey(at))
 	if err != nil {
 		return nil, err
 	}
@@ -86,8 +86,9 @@ func (a *Authenticator) Examine(ctx context.Context, at Attempt) (*Claim, error)
 			flight.land(nil)
 		}
 	}()
-	// Whoever led before may have spent the code since we looked.
-	c, err = a.examine(ctx, at)
+	if waited { // whoever led before may have spent the code since we looked
+		c, err = a.examine(ctx, at)
+	}
 	if leads = err == nil && c.bringsCode(); leads {
 		c.flight = flight
 	}
@@ -142,20 +143,19 @@ func (a *Authenticator) purge(ctx context.Context) error {
 
 // examine gathers the facts, lets plan decide, and makes the claim.
 func (a *Authenticator) examine(ctx context.Context, at Attempt) (*Claim, error) {
-	account, err := a.Records.Account(ctx, at.Account)
-	if err != nil && !errors.Is(err, ErrNoAccount) {
+	known, err := a.Records.SignIn(ctx, at.Account)
+	if err != nil {
 		return nil, fmt.Errorf("auth: reading account %s: %w", at.Account, err)
 	}
+	account := known.Account
 	f := facts{mode: at.Mode, enrolled: account.Enrolled(), freshCode: at.FreshCode}
-	c := &Claim{auth: a, attempt: at, password: at.Secret, enrolled: f.enrolled}
+	c := &Claim{auth: a, attempt: at, password: at.Secret, enrolled: f.enrolled, unsealed: known.Unsealed}
 	var shown shownCode
 	if f.enrolled {
-		if c.grants, err = a.Records.Grants(ctx, at.Account); err != nil {
-			return nil, fmt.Errorf("auth: reading the grants of %s: %w", at.Account, err)
-		}
 		if shown, err = a.showsCode(ctx, account, at.Secret); err != nil {
 			return nil, err
 		}
+		c.grants = known.Grants
 		f.code, f.recovery = shown.state, shown.recovery
 		f.grants = a.compare(c.grants, at, shown.front)
 		c.familiar = familiar(c.grants, at.Source)

@@ -55,6 +55,7 @@ type Claim struct {
 	outdated []string // of these, those that a no of the upstream proves to be for a password of before
 	familiar bool
 	enrolled bool
+	unsealed bool     // an app password of the account waits for its upstream password
 	opened   Secret   // a password from the vault, which is ours to wipe
 	master   bool     // the upstream is asked as its master user
 	flight   *flight  // where this claim leads one
@@ -139,12 +140,18 @@ func (c *Claim) settle(v Verdict) Verdict {
 }
 
 // seal puts a password that has just proved right into the vault, for the account's app
-// passwords. What a second factor has vouched for goes to all of them; otherwise, to those
+// passwords. What a second factor has just vouched for goes to all of them; otherwise, to those
 // that have none or one that the upstream has refused. A login in observe mode
 // that lacked its second factor vouches for nothing.
 func (c *Claim) seal(ctx context.Context, v Verdict) {
-	if v.Outcome == Accepted && v.Factor != FactorAppPassword && (v.Factor != FactorNone || !c.enrolled && v.WouldRefuse == "") {
-		c.auth.sealAnew(ctx, c.attempt.Account, c.password, v.Factor == FactorCode || v.Factor == FactorRecovery)
+	switch {
+	case v.Outcome != Accepted, v.Factor == FactorAppPassword:
+	case v.Factor == FactorCode, v.Factor == FactorRecovery:
+		if known := c.auth.sealed.holds(c.attempt.Account, c.password); c.unsealed || !known {
+			c.auth.sealAnew(ctx, c.attempt.Account, c.password, !known)
+		}
+	case c.unsealed && (v.Factor == FactorGrant || !c.enrolled && v.WouldRefuse == ""):
+		c.auth.sealAnew(ctx, c.attempt.Account, c.password, false)
 	}
 }
 

@@ -73,6 +73,18 @@ func (f *fakeRecords) Account(_ context.Context, name string) (Account, error) {
 	return clone(a), nil
 }
 
+func (f *fakeRecords) SignIn(ctx context.Context, name string) (s SignIn, err error) {
+	if s.Account, err = f.Account(ctx, name); err != nil && !errors.Is(err, ErrNoAccount) {
+		return s, err
+	}
+	if s.Grants, err = f.Grants(ctx, name); err != nil {
+		return s, err
+	}
+	list, err := f.AppPasswords(ctx, name)
+	s.Unsealed = slices.ContainsFunc(list, func(p AppPassword) bool { return p.Revoked.IsZero() && !p.ready() })
+	return s, err
+}
+
 func (f *fakeRecords) Accounts(_ context.Context, after string, limit int) ([]Account, error) {
 	unlock, err := f.lock()
 	defer unlock()

@@ -32,19 +32,19 @@ type flight struct {
 
 // lead returns once no other attempt with the key is on its way: with a flight that
 // the caller must land, or with the refusal that the one before met.
-func (fs *flights) lead(ctx context.Context, key flightKey) (*flight, *Verdict, error) {
-	for {
+func (fs *flights) lead(ctx context.Context, key flightKey) (mine *flight, refused *Verdict, waited bool, err error) {
+	for ; ; waited = true {
 		ahead, mine := fs.takeOff(key)
 		if ahead == nil {
-			return mine, nil, nil
+			return mine, nil, waited, nil
 		}
 		select {
 		case <-ahead.landed:
 			if ahead.refused != nil {
-				return nil, ahead.refused, nil
+				return nil, ahead.refused, true, nil
 			}
 		case <-ctx.Done():
-			return nil, nil, fmt.Errorf("auth: waiting for the same login on another connection: %w", ctx.Err())
+			return nil, nil, true, fmt.Errorf("auth: waiting for the same login on another connection: %w", ctx.Err())
 		}
 	}
 }

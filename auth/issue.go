@@ -98,7 +98,7 @@ func (d *Directory) createAppPassword(ctx context.Context, wanted NewAppPassword
 	defer keys.wipe()
 	p := AppPassword{
 		ID: hex.EncodeToString(random(appPasswordIDSize)), Account: wanted.Account, Label: wanted.Label,
-		Public: keys.public[:], Networks: networks, ReadOnly: wanted.ReadOnly, Created: now, Expires: wanted.Expires,
+		Public: keys.public(), Networks: networks, ReadOnly: wanted.ReadOnly, Created: now, Expires: wanted.Expires,
 	}
 	p.Tag, p.KeyID = d.Keys.appPasswordTag(p.Account, keys.lookup)
 	p.PublicTag = d.Keys.publicTag(p.KeyID, p)

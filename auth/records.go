@@ -86,8 +86,17 @@ type Use struct {
 	Program string // what it said of itself with ID, "" where it said nothing
 }
 
+// A SignIn is what a login needs to know of an account, in one step.
+type SignIn struct {
+	Account  Account // the zero value where there is no record
+	Grants   []Grant // all of the account, oldest first, ended ones included until purged
+	Unsealed bool    // one of its app passwords that aren't revoked has nothing in Sealed, or is Stale
+}
+
 // Accounts is where account records live.
 type Accounts interface {
+	// SignIn returns what is known of the account; that there is no record of it is no error.
+	SignIn(ctx context.Context, name string) (SignIn, error)
 	// Account returns the record of that name, or ErrNoAccount.
 	Account(ctx context.Context, name string) (Account, error)
 	// Accounts returns at most limit records whose names come after the given one, by name.

@@ -58,7 +58,11 @@ var errVault = errors.New("what is sealed doesn't open: it was damaged, or made 
 // open returns what seal sealed. An empty password is none: some upstreams take it for a
 // request to come in without one.
 func (k appKeys) open(p AppPassword) (Secret, error) {
-	plaintext, ok := box.OpenAnonymous(nil, p.Sealed, k.public, k.private)
+	if len(p.Public) != 32 {
+		return nil, errVault
+	}
+	// The public key as stored: deriving it costs as much as all else here. A forged one opens nothing.
+	plaintext, ok := box.OpenAnonymous(nil, p.Sealed, (*[32]byte)(p.Public), k.private)
 	if !ok {
 		return nil, errVault
 	}
@@ -109,14 +113,10 @@ func (a *Authenticator) sealVaults(ctx context.Context, account string, password
 	}
 	now := a.now()
 	list = slices.DeleteFunc(list, func(p AppPassword) bool { return !p.Revoked.IsZero() || p.expired(now) })
-	if len(list) == 0 {
-		return nil
-	}
-	known := a.sealed.holds(account, password, list)
 	sealed := make(map[string][]byte)
 	var damaged error
-	for i, p := range list {
-		if (!all || known) && p.ready() {
+	for _, p := range list {
+		if !all && p.ready() {
 			continue
 		}
 		made, err := a.sealFor(p, password)
@@ -125,16 +125,14 @@ func (a *Authenticator) sealVaults(ctx context.Context, account string, password
 			continue
 		}
 		sealed[p.ID] = made
-		list[i].Sealed, list[i].Stale = made, false
 	}
-	if len(sealed) == 0 {
-		return damaged
+	if len(sealed) > 0 {
+		if err := a.Records.SealAppPasswords(ctx, account, sealed); err != nil {
+			return errors.Join(damaged, fmt.Errorf("auth: writing sealed passwords of %s: %w", account, err))
+		}
 	}
-	if err := a.Records.SealAppPasswords(ctx, account, sealed); err != nil {
-		return errors.Join(damaged, fmt.Errorf("auth: writing sealed passwords of %s: %w", account, err))
-	}
-	if all || known {
-		a.sealed.add(account, password, list)
+	if all && damaged == nil {
+		a.sealed.add(account, password)
 	}
 	return damaged
 }
@@ -152,9 +150,10 @@ func (p AppPassword) ready() bool { return len(p.Sealed) > 0 && !p.Stale }
 
 const maxSealedLately = 10_000 // accounts
 
-// sealedLately remembers for which accounts all vaults hold the password, so that a login by
+// sealedLately remembers for which accounts all vaults got the password, so that a login by
 // code doesn't seal it once more. It holds no more than a hash, under a key that ends with
-// the process. The zero value is ready for use.
+// the process. Where another machine or an older copy of the store has put another password
+// there since, the upstream's next no to it mends that. The zero value is ready for use.
 type sealedLately struct {
 	mu        sync.Mutex
 	key       Secret
@@ -162,19 +161,19 @@ type sealedLately struct {
 }
 
 // holds says whether the vaults hold the password, by our own doing.
-func (s *sealedLately) holds(account string, password Secret, list []AppPassword) bool {
+func (s *sealedLately) holds(account string, password Secret) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last, ok := s.byAccount[account]
 	if !ok {
 		return false
 	}
-	now := s.hash(account, password, list)
+	now := s.hash(account, password)
 	return subtle.ConstantTimeCompare(last[:], now[:]) == 1
 }
 
 // add notes that they do.
-func (s *sealedLately) add(account string, password Secret, list []AppPassword) {
+func (s *sealedLately) add(account string, password Secret) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.key == nil {
@@ -183,17 +182,9 @@ func (s *sealedLately) add(account string, password Secret, list []AppPassword) 
 	if s.byAccount == nil || len(s.byAccount) >= maxSealedLately {
 		s.byAccount = make(map[string][16]byte)
 	}
-	s.byAccount[account] = s.hash(account, password, list)
+	s.byAccount[account] = s.hash(account, password)
 }
 
-// hash covers what is sealed, too: another machine, or an older copy of the store, may have put
-// another password there since. What isn't ready is left out: sealing that changes the hash.
-func (s *sealedLately) hash(account string, password Secret, list []AppPassword) [16]byte {
-	parts := [][]byte{[]byte(account), password}
-	for _, p := range list {
-		if p.ready() {
-			parts = append(parts, []byte(p.ID), p.Sealed)
-		}
-	}
-	return [16]byte(key{secret: s.key}.tag("sealed lately", parts...))
+func (s *sealedLately) hash(account string, password Secret) [16]byte {
+	return [16]byte(key{secret: s.key}.tag("sealed lately", []byte(account), password))
 }

@@ -76,6 +76,22 @@ func (s *Store) Account(ctx context.Context, name string) (auth.Account, error) 
 	return cloneAccount(a), nil
 }
 
+// SignIn returns what a login needs to know of the account.
+func (s *Store) SignIn(ctx context.Context, name string) (auth.SignIn, error) {
+	if err := s.enter(ctx, "reading an account"); err != nil {
+		return auth.SignIn{}, err
+	}
+	defer s.mu.Unlock()
+	in := auth.SignIn{Grants: s.grantsOf(name)}
+	if a, ok := s.accounts[name]; ok {
+		in.Account = cloneAccount(a)
+	}
+	for _, p := range s.issued {
+		in.Unsealed = in.Unsealed || p.Account == name && p.Revoked.IsZero() && (len(p.Sealed) == 0 || p.Stale)
+	}
+	return in, nil
+}
+
 // Accounts returns at most limit records whose names come after the given one,
 // by name, octet by octet.
 func (s *Store) Accounts(ctx context.Context, after string, limit int) ([]auth.Account, error) {
@@ -187,6 +203,10 @@ func (s *Store) Grants(ctx context.Context, account string) ([]auth.Grant, error
 		return nil, err
 	}
 	defer s.mu.Unlock()
+	return s.grantsOf(account), nil
+}
+
+func (s *Store) grantsOf(account string) []auth.Grant {
 	var grants []auth.Grant
 	for _, g := range s.grants {
 		if g.Account == account {
@@ -196,7 +216,7 @@ func (s *Store) Grants(ctx context.Context, account string) ([]auth.Grant, error
 	slices.SortFunc(grants, func(a, b auth.Grant) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
-	return grants, nil
+	return grants
 }
 
 // PutGrant creates the grant or replaces the one with its ID.

@@ -53,25 +53,37 @@ func (s *Store) Accounts(ctx context.Context, after string, limit int) ([]auth.A
 type scanner interface{ Scan(dest ...any) error }
 
 func scanAccount(row scanner) (auth.Account, error) {
-	var a auth.Account
-	var created int64
-	var id sql.NullString
-	var sealed []byte
-	var begun, confirmed, step sql.NullInt64
-	if err := row.Scan(&a.Name, &created, &id, &sealed, &begun, &confirmed, &step); err != nil {
+	var r accountRow
+	if err := row.Scan(r.columns()...); err != nil {
 		return auth.Account{}, err
 	}
-	a.Created = fromMicros(created)
-	if id.Valid {
+	return r.account(), nil
+}
+
+// An accountRow is one of accounts with its authenticator, if it has one; in an outer join it
+// may be none.
+type accountRow struct {
+	name, id                        sql.NullString
+	created, begun, confirmed, step sql.NullInt64
+	sealed                          []byte
+}
+
+func (r *accountRow) columns() []any {
+	return []any{&r.name, &r.created, &r.id, &r.sealed, &r.begun, &r.confirmed, &r.step}
+}
+
+func (r *accountRow) account() auth.Account {
+	a := auth.Account{Name: r.name.String, Created: fromMicros(r.created.Int64)}
+	if r.id.Valid {
 		a.TOTP = &auth.TOTP{
-			ID:        id.String,
-			Sealed:    sealed,
-			Created:   fromMicros(begun.Int64),
-			Confirmed: fromMicros(confirmed.Int64),
-			LastStep:  step.Int64,
+			ID:        r.id.String,
+			Sealed:    r.sealed,
+			Created:   fromMicros(r.begun.Int64),
+			Confirmed: fromMicros(r.confirmed.Int64),
+			LastStep:  r.step.Int64,
 		}
 	}
-	return a, nil
+	return a
 }
 
 // PutAccount creates the record or replaces it whole, its authenticator and that one's

@@ -23,7 +23,7 @@ const (
 	selectAppPasswords = `SELECT ` + appPasswordColumns + ` FROM app_passwords WHERE account = $1 ORDER BY created, id`
 
 	countAppPasswords = `SELECT count(*) FROM app_passwords
-		WHERE account = $1 AND revoked = $2 AND (expires = $2 OR expires > $3)`
+		WHERE account = $1 AND +revoked = $2 AND (expires = $2 OR expires > $3)`
 
 	revokeAppPassword = `UPDATE app_passwords SET revoked = $1, public = $2, sealed = $2
 		WHERE account = $3 AND id = $4 AND revoked = $5`

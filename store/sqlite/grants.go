@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	selectGrants = `SELECT id, account, network, client, key_id, password_tag, created, expires, last_used
-		FROM grants WHERE account = $1 ORDER BY created, id`
+	grantColumns = `g.id, g.account, g.network, g.client, g.key_id, g.password_tag, g.created, g.expires, g.last_used`
+
+	selectGrants = `SELECT ` + grantColumns + ` FROM grants g WHERE g.account = $1 ORDER BY g.created, g.id`
 
 	putGrant = `INSERT INTO grants (id, account, network, client, key_id, password_tag, created, expires, last_used)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -38,19 +39,39 @@ func (s *Store) Grants(ctx context.Context, account string) ([]auth.Grant, error
 	defer rows.Close()
 	var grants []auth.Grant
 	for rows.Next() {
-		var g auth.Grant
-		var network string
-		var created, expires, used int64
-		if err := rows.Scan(&g.ID, &g.Account, &network, &g.Client, &g.KeyID, &g.PasswordTag, &created, &expires, &used); err != nil {
+		var row grantRow
+		if err := rows.Scan(row.columns()...); err != nil {
 			return nil, s.failed(reading, err)
 		}
-		if err := g.Network.UnmarshalText([]byte(network)); err != nil {
-			return nil, s.failed(reading, fmt.Errorf("grant %s: %w", g.ID, err))
+		g, err := row.grant()
+		if err != nil {
+			return nil, s.failed(reading, err)
 		}
-		g.Created, g.Expires, g.LastUsed = fromMicros(created), fromMicros(expires), fromMicros(used)
 		grants = append(grants, g)
 	}
 	return grants, s.failed(reading, rows.Err())
+}
+
+// A grantRow is one row of grants; in an outer join it may be none.
+type grantRow struct {
+	id, account, network, keyID sql.NullString
+	client, passwordTag         []byte
+	created, expires, used      sql.NullInt64
+}
+
+func (r *grantRow) columns() []any {
+	return []any{&r.id, &r.account, &r.network, &r.client, &r.keyID, &r.passwordTag, &r.created, &r.expires, &r.used}
+}
+
+func (r *grantRow) grant() (auth.Grant, error) {
+	g := auth.Grant{
+		ID: r.id.String, Account: r.account.String, Client: r.client, KeyID: r.keyID.String, PasswordTag: r.passwordTag,
+		Created: fromMicros(r.created.Int64), Expires: fromMicros(r.expires.Int64), LastUsed: fromMicros(r.used.Int64),
+	}
+	if err := g.Network.UnmarshalText([]byte(r.network.String)); err != nil {
+		return auth.Grant{}, fmt.Errorf("grant %s: %w", g.ID, err)
+	}
+	return g, nil
 }
 
 // PutGrant creates the grant or replaces the one with its ID.

@@ -42,8 +42,8 @@ type Store struct {
 	write, read *sql.DB
 
 	// Statements of each login, prepared once.
-	account, grants, appPassword, appPasswords *sql.Stmt
-	spend, putGrant, newest, insert            *sql.Stmt
+	account, signIn, grants, appPassword, appPasswords *sql.Stmt
+	spend, putGrant, newest, insert                    *sql.Stmt
 }
 
 // Open opens the file at path and brings its schema up to date. A file that
@@ -205,6 +205,7 @@ func (s *Store) prepare(ctx context.Context) error {
 		query string
 	}{
 		{&s.account, s.read, selectAccounts + ` WHERE a.name = $1`},
+		{&s.signIn, s.read, selectSignIn},
 		{&s.grants, s.read, selectGrants},
 		{&s.appPassword, s.read, selectAppPassword},
 		{&s.appPasswords, s.read, selectAppPasswords},

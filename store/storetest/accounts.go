@@ -257,3 +257,48 @@ func unknownAuthenticator(t *testing.T, s Store) {
 	same(t, "the account", account(t, s, "alice"), reset)
 	spend(t, s, "new", 101, true)
 }
+
+// signIn: what a login reads in one step is what the single questions say.
+func signIn(t *testing.T, s Store) {
+	nobody, err := s.SignIn(t.Context(), "alice")
+	must(t, err)
+	same(t, "what is known of nobody", nobody, auth.SignIn{})
+
+	must(t, s.PutGrant(t.Context(), grant("g2", "alice", day.Add(time.Hour)))) // before there is a record
+	must(t, s.PutGrant(t.Context(), grant("g1", "alice", day)))
+	must(t, s.PutGrant(t.Context(), grant("g3", "bob", day)))
+	both := []auth.Grant{grant("g1", "alice", day), grant("g2", "alice", day.Add(time.Hour))}
+	in, err := s.SignIn(t.Context(), "alice")
+	must(t, err)
+	same(t, "without a record", in, auth.SignIn{Grants: both})
+
+	must(t, s.PutAccount(t.Context(), enrolled("alice")))
+	ready, waiting := issued("p", "alice"), issued("q", "alice")
+	ready.Stale, waiting.Stale = false, false
+	add(t, s, ready)
+	in, err = s.SignIn(t.Context(), "alice")
+	must(t, err)
+	same(t, "with a record", in, auth.SignIn{Account: enrolled("alice"), Grants: both})
+
+	waiting.Sealed = nil
+	add(t, s, waiting)
+	for _, step := range []struct {
+		what     string
+		do       func() error
+		unsealed bool
+	}{
+		{"nothing sealed", func() error { return nil }, true},
+		{"sealed", func() error {
+			return s.SealAppPasswords(t.Context(), "alice", map[string][]byte{"q": {1}})
+		}, false},
+		{"stale", func() error { return s.StaleAppPassword(t.Context(), "q", []byte{1}) }, true},
+		{"revoked", func() error { _, err := s.RevokeAppPassword(t.Context(), "alice", "q", day); return err }, false},
+	} {
+		must(t, step.do())
+		in, err := s.SignIn(t.Context(), "alice")
+		must(t, err)
+		if in.Unsealed != step.unsealed || len(in.Grants) != 2 {
+			t.Errorf("%s: %v, %d grants", step.what, in.Unsealed, len(in.Grants))
+		}
+	}
+}

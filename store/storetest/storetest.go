@@ -63,6 +63,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"a revoked app password keeps no secret", revokeAppPassword},
 		{"what is sealed anew isn't stale", sealAppPasswords},
 		{"RetagAppPassword sets tag and key", retagAppPassword},
+		{"SignIn answers in one step", signIn},
 		{"LastUse only becomes later", useAppPasswords},
 		{"PurgeAppPasswords removes what was over before", purgeAppPasswords},
 		{"TagKeys are those in use", tagKeys},
@@ -199,6 +200,7 @@ func cancelled(t *testing.T, s Store) {
 		"RevokeAppPassword": func() error { _, err := s.RevokeAppPassword(ctx, "alice", "p", day); return err },
 		"SealAppPasswords":  func() error { return s.SealAppPasswords(ctx, "alice", map[string][]byte{"p": {1}}) },
 		"StaleAppPassword":  func() error { return s.StaleAppPassword(ctx, "p", issued("p", "alice").Sealed) },
+		"SignIn":            func() error { _, err := s.SignIn(ctx, "alice"); return err },
 		"RetagAppPassword":  func() error { return s.RetagAppPassword(ctx, "p", []byte{1}, nil, "k9") },
 		"UseAppPasswords": func() error {
 			return s.UseAppPasswords(ctx, map[string]auth.Use{"p": {Time: day.AddDate(1, 0, 0)}})
