@@ -156,6 +156,11 @@ func (a *Authenticator) examine(ctx context.Context, at Attempt) (*Claim, error)
 			return nil, err
 		}
 		c.grants = known.Grants
+		if shown.recovery && shown.state == codeSpent { // perhaps since then, by the same login on another connection
+			if c.grants, err = a.Records.Grants(ctx, at.Account); err != nil {
+				return nil, fmt.Errorf("auth: reading the grants of %s: %w", at.Account, err)
+			}
+		}
 		f.code, f.recovery = shown.state, shown.recovery
 		f.grants = a.compare(c.grants, at, shown.front)
 		c.familiar = familiar(c.grants, at.Source)

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -106,5 +107,25 @@ func TestRecoveryCodesGoWithTheirAuthenticator(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.refused(w.visit(with(password+again.RecoveryCodes[1]).of("bob")), WrongPassword)
+	})
+}
+
+// spentMeanwhile spends a recovery code between the two reads of a login that brings it, too.
+type spentMeanwhile struct {
+	*fakeRecords
+	spend func()
+}
+
+func (r spentMeanwhile) RecoveryCodes(ctx context.Context, totp string) ([]RecoveryCode, error) {
+	r.spend()
+	return r.fakeRecords.RecoveryCodes(ctx, totp)
+}
+
+func TestRecoveryCodeSpentWhileWeLook(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		code := w.withRecovery()[0]
+		other := &world{Authenticator: &Authenticator{Records: w.records, Keys: w.Keys, Grant: w.Grant}, t: t, records: w.records, password: password}
+		w.Records = spentMeanwhile{w.records, sync.OnceFunc(func() { other.accepted(other.login(with(password+code)), FactorRecovery) })}
+		w.accepted(w.login(with(password+code)), FactorGrant)
 	})
 }

@@ -17,8 +17,11 @@ const (
 	resealTries = 10  // of one account that somebody else changes at the same time
 )
 
-// ErrRotating says that somebody else is about it.
-var ErrRotating = errors.New("auth: the keys are being rotated already; wait until that has ended")
+// AlreadyRotating is why a rotation is refused.
+const AlreadyRotating Reason = "already-rotating"
+
+// ErrRotating says that somebody else is about it. It is a *Refusal.
+var ErrRotating = refuse(AlreadyRotating, "another rotation of the keys is under way; wait until that has ended")
 
 // A Rotation is what Rotate did.
 type Rotation struct {
@@ -220,7 +223,7 @@ func (f *keyFile) replace(keys []key) error {
 			"something keeps rotations from ending; see what the last ones said", f.path, len(keys))
 	}
 	if err := replaceFile(f.disk, f.path, text); err != nil {
-		return fmt.Errorf("auth: writing key file %s anew, in a folder where we must be allowed to write: %w", f.path, err)
+		return fmt.Errorf("auth: writing key file %s anew%s: %w", f.path, writeAdvice(err), err)
 	}
 	ring, err := readKeys(f.path)
 	if err != nil {
@@ -228,6 +231,17 @@ func (f *keyFile) replace(keys []key) error {
 	}
 	f.ring.Store(ring)
 	return nil
+}
+
+// writeAdvice says what can be done where a file can't be written anew.
+func writeAdvice(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return ": its disk is full: make room, and rotate again"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return ": the user that imapwarden runs as must be able to write its folder"
+	}
+	return ""
 }
 
 // A disk is where the key file is replaced.
