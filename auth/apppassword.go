@@ -97,9 +97,24 @@ const (
 )
 
 // parseAppPassword reads an app password in upper or lower case, with dashes, spaces or nothing
-// between its groups. Without separators, only the right check digits make it one: people
-// have passwords of thirty letters.
+// between its groups, and perhaps spaces around it, as keyboards add them. One with
+// something behind it, such as a code, is a mistyped one.
 func parseAppPassword(secret []byte) (appDigits, appShape) {
+	secret = bytes.Trim(secret, " ")
+	for _, length := range []int{appLength, appSeparated} {
+		if len(secret) <= length {
+			continue
+		}
+		if _, shape := parseGroups(secret[:length]); shape == wholeAppPassword {
+			return appDigits{}, mistypedAppPassword
+		}
+	}
+	return parseGroups(secret)
+}
+
+// parseGroups reads no more than the groups. Without separators, only the right check digits
+// make them an app password: people have passwords of thirty letters.
+func parseGroups(secret []byte) (appDigits, appShape) {
 	separated := len(secret) == appSeparated
 	if !separated && len(secret) != appLength {
 		return appDigits{}, noAppPassword

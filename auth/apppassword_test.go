@@ -37,9 +37,13 @@ func TestAppPasswordShape(t *testing.T) {
 		{strings.Replace(knownAppPassword, "-", " ", 1), noAppPassword},
 		{strings.ReplaceAll(knownAppPassword, "-", "_"), noAppPassword},
 		{knownAppPassword[1:], noAppPassword},
-		{knownAppPassword + "2", noAppPassword},
-		{knownAppPassword + "123456", noAppPassword},
-		{bare + "abcde", noAppPassword},
+		{knownAppPassword + "2", mistypedAppPassword},
+		{knownAppPassword + "123456", mistypedAppPassword}, // a code behind it
+		{knownAppPassword + ",123456", mistypedAppPassword},
+		{bare + "abcde", mistypedAppPassword},
+		{typo + "123456", noAppPassword},
+		{" " + knownAppPassword + "  ", wholeAppPassword}, // as keyboards do
+		{spaced + " ", wholeAppPassword},
 		{"correct horse battery staple again!", noAppPassword},
 		{"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", noAppPassword},
 		{password, noAppPassword},
