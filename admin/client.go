@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"time"
 
@@ -15,8 +16,11 @@ import (
 	"imapwarden/auth"
 )
 
-// patience is how long an answer may take, but for that to Rotate.
+// patience is how long an answer may take, and where the whole of it takes its time, how
+// long the server may be silent before.
 const patience = time.Minute
+
+var errSilent = fmt.Errorf("it has said nothing for %v: is it stopped, or busy with its disk?", patience)
 
 // Client asks a running server. Its methods are those of auth.Directory and Events, and
 // what only a server can answer.
@@ -157,11 +161,11 @@ func (c *Client) Explain(ctx context.Context, account string, source netip.Addr)
 
 // Rotate makes a new key and seals all with it, which may take a while.
 func (c *Client) Rotate(ctx context.Context) (r auth.Rotation, err error) {
-	err = c.send(ctx, "/key/rotate", request{}, &r)
+	err = c.wait(ctx, "/key/rotate", request{}, &r)
 	return r, err
 }
 
-// Events returns the events that the filter chooses, oldest first.
+// Events returns the events that the filter chooses, oldest first. A Limit over MaxEvents is refused.
 func (c *Client) Events(ctx context.Context, f audit.Filter) (events []audit.Event, err error) {
 	err = c.ask(ctx, "/events", request{Events: f}, &events)
 	return events, err
@@ -171,7 +175,7 @@ func (c *Client) Events(ctx context.Context, f audit.Filter) (events []audit.Eve
 // 1,000, whose names come after the given one.
 func (c *Client) Ways(ctx context.Context, since time.Time, after string, limit int) ([]audit.Way, error) {
 	var named []way
-	if err := c.ask(ctx, "/ways", request{Since: since, After: after, Limit: limit}, &named); err != nil {
+	if err := c.wait(ctx, "/ways", request{Since: since, After: after, Limit: limit}, &named); err != nil {
 		return nil, err
 	}
 	ways := make([]audit.Way, len(named))
@@ -192,6 +196,18 @@ func (c *Client) Mark(ctx context.Context, name string) (value string, err error
 func (c *Client) ask(ctx context.Context, path string, q request, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	return c.send(ctx, path, q, answer)
+}
+
+// wait sends one request whose answer takes its time. The server says at once that it is at work.
+func (c *Client) wait(ctx context.Context, path string, q request, answer any) error {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	silence := time.AfterFunc(patience, func() { giveUp(errSilent) })
+	defer silence.Stop()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotFirstResponseByte: func() { silence.Stop() },
+	})
 	return c.send(ctx, path, q, answer)
 }
 

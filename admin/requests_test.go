@@ -3,6 +3,7 @@ package admin_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"imapwarden/admin"
 	"imapwarden/audit"
@@ -298,11 +300,15 @@ func TestRotate(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	failure = auth.ErrRotating
+	_, err = client.Rotate(t.Context())
+	wantRefusal(t, err, auth.AlreadyRotating)
+	failure = errors.New("the disk is full")
 	if _, err := client.Rotate(t.Context()); err == nil || err.Error() != failure.Error() {
-		t.Errorf("while somebody else rotates: %v", err)
+		t.Errorf("with a full disk: %v", err)
 	}
 	compareChanges(t, records,
 		audit.Event{Kind: "key.rotate", Outcome: audit.Accepted},
+		audit.Event{Kind: "key.rotate", Outcome: audit.Refused, Reason: string(auth.AlreadyRotating)},
 		audit.Event{Kind: "key.rotate", Outcome: audit.Failed})
 }
 
@@ -403,4 +409,74 @@ type noAppPasswords struct{ *memory.Store }
 
 func (noAppPasswords) AddAppPassword(context.Context, auth.AppPassword, int) (bool, error) {
 	return false, errors.New("the disk is full")
+}
+
+// A rotation that the server's end cuts short is in the audit before the store is closed.
+func TestRotationCutShort(t *testing.T) {
+	records := memory.New()
+	begun := make(chan bool)
+	server := &admin.Server{
+		Directory: directory(t, records), Audit: records, Events: records, Log: zap.NewNop(),
+		Rotate: func(ctx context.Context) (auth.Rotation, error) {
+			close(begun)
+			<-ctx.Done()
+			return auth.Rotation{}, ctx.Err()
+		},
+	}
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	listener, err := admin.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(ctx, listener) }()
+	client := dial(t, path)
+	asked := make(chan error, 1)
+	go func() {
+		_, err := client.Rotate(context.Background())
+		asked <- err
+	}()
+	<-begun
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+	compareChanges(t, records, audit.Event{Kind: "key.rotate", Outcome: audit.Failed})
+	if err := <-asked; err == nil {
+		t.Error("it passed for a success")
+	}
+}
+
+// A refusal or failure whose event is lost is at least in the log.
+func TestLostEventsAreLogged(t *testing.T) {
+	core, logs := observer.New(zap.ErrorLevel)
+	client := dial(t, serve(t, &admin.Server{
+		Directory: directory(t, memory.New()), Audit: broken{}, Events: broken{}, Log: zap.New(core),
+		Rotate: func(context.Context) (auth.Rotation, error) { return auth.Rotation{}, errors.New("no such key") },
+	}))
+	for what, ask := range map[string]func() error{
+		"account.remove of nobody was refused": func() error { return client.Remove(t.Context(), "nobody") },
+		"session.kill was refused":             func() error { _, err := client.EndSession(t.Context(), "s1"); return err },
+		"key.rotate was failed":                func() error { _, err := client.Rotate(t.Context()); return err },
+	} {
+		if err := ask(); err == nil {
+			t.Errorf("%s: passed for a success", what)
+		}
+		entries := logs.TakeAll()
+		if len(entries) != 1 || !strings.Contains(fmt.Sprint(entries[0].ContextMap()["error"]), what) {
+			t.Errorf("%s: logged %v", what, entries)
+		}
+	}
+}
+
+// Fewer events than were asked for would look like all that there are.
+func TestEventsInOneAnswer(t *testing.T) {
+	records := memory.New()
+	client := dial(t, serve(t, &admin.Server{Directory: directory(t, records), Audit: records, Events: records, Log: zap.NewNop()}))
+	if _, err := client.Events(t.Context(), audit.Filter{Limit: admin.MaxEvents}); err != nil {
+		t.Error(err)
+	}
+	_, err := client.Events(t.Context(), audit.Filter{Limit: admin.MaxEvents + 1})
+	wantRefusal(t, err, auth.BadValue)
 }

@@ -19,14 +19,19 @@ import (
 // The bounds of one request and one answer.
 const (
 	maxRequest = 64 << 10
-	maxPage    = 1000    // accounts in one answer
-	maxEvents  = 100_000 // events in one answer
+	maxPage    = 1000 // accounts in one answer
 )
+
+// MaxEvents is how many events one answer has at most.
+const MaxEvents = 10_000
+
+// grace is how long requests in flight may go on when the server ends.
+const grace = 5 * time.Second
 
 // Server answers administrators.
 type Server struct {
 	Directory *auth.Directory
-	Audit     audit.Sink // takes an event for each change
+	Audit     audit.Sink // takes an event for each change; an audit.Recorder also logs those that can't be stored
 	Events    Events
 	Sessions  Sessions // nil: there are none
 	// Explain says what would come of a login to the account, named as people type it.
@@ -47,11 +52,17 @@ type Events interface {
 	Mark(ctx context.Context, name string) (string, error)
 }
 
-// Serve answers on l until ctx is done, then lets requests in flight end for
-// five seconds, and returns nil. It closes l, which Listen made.
+// Serve answers on l until ctx is done, then lets requests in flight end for five
+// seconds, has the others give up, and returns nil once they have: their events are
+// recorded by then. What takes its time gives up at once. Serve closes l, which Listen made.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	requests, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
 	server := &http.Server{
-		Handler:           s.handler(),
+		Handler:           s.handler(ctx),
+		BaseContext:       func(net.Listener) context.Context { return requests },
 		ConnContext:       withPeer,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
@@ -60,32 +71,45 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          zap.NewStdLog(s.Log),
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	down := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		down <- server.Shutdown(grace)
+		down <- shutdown(server, giveUp)
 	}()
 	err := server.Serve(l)
 	cancel()
-	shutdown := <-down
+	ending := <-down
 	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("admin: serving: %w", err)
 	}
-	if shutdown != nil {
-		return fmt.Errorf("admin: ending: %w", shutdown)
+	if ending != nil {
+		return fmt.Errorf("admin: ending: %w", ending)
 	}
 	return nil
 }
 
-func (s *Server) handler() http.Handler {
+// shutdown waits for the requests in flight, has those that are left give up, and waits
+// for them, too: Shutdown alone doesn't end their contexts.
+func shutdown(server *http.Server, giveUp func()) error {
+	wait := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		return server.Shutdown(ctx)
+	}
+	if wait() == nil {
+		return nil
+	}
+	giveUp()
+	return wait()
+}
+
+// handler answers until serving is done, as far as that takes its time.
+func (s *Server) handler(serving context.Context) http.Handler {
 	mux := http.NewServeMux()
 	s.handleAccounts(mux)
 	s.handleAppPasswords(mux)
 	s.handleGrants(mux)
-	s.handleEvents(mux)
+	s.handleEvents(serving, mux)
 	mux.HandleFunc("POST /session/list", s.answer(func(_ context.Context, _ *auth.Directory, q request) (any, error) {
 		return s.listSessions(q)
 	}))
@@ -95,11 +119,9 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /explain", s.answer(func(ctx context.Context, _ *auth.Directory, q request) (any, error) {
 		return s.Explain(ctx, q.Account, q.Source)
 	}))
-	mux.HandleFunc("POST /key/rotate", unhurried(s.answer(func(ctx context.Context, _ *auth.Directory, q request) (any, error) {
+	mux.HandleFunc("POST /key/rotate", unhurried(serving, s.answer(func(ctx context.Context, _ *auth.Directory, q request) (any, error) {
 		rotation, err := s.Rotate(ctx)
-		if lost := Record(ctx, s.Audit, q.by, audit.Event{Kind: "key.rotate"}, err); err == nil {
-			err = lost
-		}
+		q.record(ctx, audit.Event{Kind: "key.rotate"}, err)
 		return rotation, err
 	})))
 	return mux
@@ -164,19 +186,21 @@ func (s *Server) handleGrants(mux *http.ServeMux) {
 	}))
 }
 
-func (s *Server) handleEvents(mux *http.ServeMux) {
+func (s *Server) handleEvents(serving context.Context, mux *http.ServeMux) {
 	mux.HandleFunc("POST /events", s.answer(func(ctx context.Context, _ *auth.Directory, q request) (any, error) {
-		q.Events.Limit = min(q.Events.Limit, maxEvents)
+		if q.Events.Limit > MaxEvents { // fewer would look like all that there are
+			return nil, refuse(auth.BadValue, fmt.Sprintf("one answer has at most %d events: ask for them in parts", MaxEvents))
+		}
 		return s.Events.Events(ctx, q.Events)
 	}))
-	mux.HandleFunc("POST /ways", s.answer(func(ctx context.Context, _ *auth.Directory, q request) (any, error) {
+	mux.HandleFunc("POST /ways", unhurried(serving, s.answer(func(ctx context.Context, _ *auth.Directory, q request) (any, error) {
 		ways, err := s.Events.Ways(ctx, q.Since, q.After, min(q.Limit, maxPage))
 		named := make([]way, len(ways))
 		for i, w := range ways {
 			named[i] = way{w.Account, w}
 		}
 		return named, err
-	}))
+	})))
 	mux.HandleFunc("POST /mark", s.answer(func(ctx context.Context, _ *auth.Directory, q request) (any, error) {
 		if q.Mark != audit.ChainMark { // others hold what is sealed
 			return nil, refuse(auth.BadValue, "of the store's marks, that of the audit's chain alone is shown")
@@ -205,7 +229,7 @@ type request struct {
 	Mark      string         `json:"mark,omitempty"`
 	Events    audit.Filter   `json:"events,omitzero"`
 
-	by string // who asks, as an event says it
+	record func(ctx context.Context, event audit.Event, err error) // as Record, signed by who asks
 }
 
 // A way is an audit.Way with its account, which in a report stands elsewhere.
@@ -238,19 +262,24 @@ func (s *Server) answer(do func(context.Context, *auth.Directory, request) (any,
 			write(w, http.StatusBadRequest, problem{Message: "admin: the request can't be read: are command and server of the same version?"})
 			return
 		}
-		q.by = fmt.Sprintf("uid %d by admin socket", uid)
+		by := fmt.Sprintf("uid %d by admin socket", uid)
 		var lost error
-		directory := Signed(s.Directory, s.Audit, q.by, func(err error) { lost = err })
-		a, err := do(r.Context(), directory, q)
-		if err == nil {
-			err = lost
+		lose := func(err error) { lost = errors.Join(lost, err) }
+		q.record = func(ctx context.Context, event audit.Event, err error) {
+			if err := Record(ctx, s.Audit, by, event, err); err != nil {
+				lose(err)
+			}
 		}
+		a, err := do(r.Context(), Signed(s.Directory, s.Audit, by, lose), q)
 		refusal, refused := errors.AsType[*auth.Refusal](err)
+		err = errors.Join(err, lost)
+		if err != nil && !refused || lost != nil {
+			s.Log.Error("an administrator's request failed", zap.String("path", r.URL.Path), zap.Uint32("uid", uid), zap.Error(err))
+		}
 		switch {
 		case refused:
 			write(w, http.StatusConflict, problem{Refused: refusal.Reason, Message: refusal.Message})
 		case err != nil:
-			s.Log.Error("an administrator's request failed", zap.String("path", r.URL.Path), zap.Uint32("uid", uid), zap.Error(err))
 			write(w, http.StatusInternalServerError, problem{Message: err.Error()})
 		default:
 			write(w, http.StatusOK, a)
@@ -258,16 +287,24 @@ func (s *Server) answer(do func(context.Context, *auth.Directory, request) (any,
 	}
 }
 
-// unhurried takes the deadlines away: sealing anew what many accounts have takes its time.
-// It ends with the server, or when the client goes.
-func unhurried(h http.HandlerFunc) http.HandlerFunc {
+// unhurried takes the deadlines away: sealing anew what many accounts have takes its time, and
+// so does reading how all of them signed in. It ends at once when serving is done, or when the
+// client goes. That it is at work the client learns at once (102 Processing: RFC 2518, section 10.1).
+func unhurried(serving context.Context, h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		conn := http.NewResponseController(w)
 		if err := errors.Join(conn.SetReadDeadline(time.Time{}), conn.SetWriteDeadline(time.Time{})); err != nil {
 			write(w, http.StatusInternalServerError, problem{Message: "admin: taking the deadlines away: " + err.Error()})
 			return
 		}
-		h(w, r)
+		if r.ProtoAtLeast(1, 1) {
+			w.WriteHeader(http.StatusProcessing)
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		stop := context.AfterFunc(serving, cancel)
+		defer stop()
+		h(w, r.WithContext(ctx))
 	}
 }
 

@@ -58,9 +58,7 @@ func (s *Server) listSessions(q request) (any, error) {
 // killSessions ends the one that is named, or all of the account.
 func (s *Server) killSessions(ctx context.Context, q request) (any, error) {
 	event, n, err := s.kill(q)
-	if lost := Record(ctx, s.Audit, q.by, event, err); err == nil {
-		err = lost
-	}
+	q.record(ctx, event, err)
 	return killed{event.Account, n}, err
 }
 

@@ -54,6 +54,7 @@ type Sink interface {
 // A Filter chooses events; zero fields choose all.
 type Filter struct {
 	After   int64 // events with a greater ID
+	Before  int64 // events with a smaller ID; 0 chooses all
 	Account string
 	Source  netip.Prefix
 	Since   time.Time

@@ -78,7 +78,7 @@ func (s *fakeStore) look(ctx context.Context, f Filter) (events []Event, looked 
 	if err := s.fails(ctx); err != nil {
 		return nil, nil, err
 	}
-	if !f.Oldest || f.Limit < 2 {
+	if !f.Oldest || f.Limit < 1 {
 		return nil, nil, fmt.Errorf("a filter of %+v", f)
 	}
 	for _, e := range s.events {

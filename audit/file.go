@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -81,6 +82,31 @@ type Exporter struct {
 	foreign  link     // what the file ends with and the store doesn't know
 	marked   link     // what the store's mark says
 	troubles []string // errors that were logged since the file was last written
+
+	passed atomic.Int64 // when all that was stored had been written, in microseconds since 1970; 0: not yet
+}
+
+// Passed returns when all that was in the store was last seen to be in the file; the zero time
+// until then. It may be called at any time.
+func (x *Exporter) Passed() time.Time {
+	if at := x.passed.Load(); at != 0 {
+		return time.UnixMicro(at)
+	}
+	return time.Time{}
+}
+
+// Unexported returns the oldest event of the store that no Exporter has noted as written; ok is
+// false where there is none. It is for a store whose events are exported: what was never is all of them.
+func Unexported(ctx context.Context, source Source) (oldest Event, ok bool, err error) {
+	last, err := readMark(ctx, source, fileMark)
+	if err != nil {
+		return Event{}, false, err
+	}
+	events, err := source.Events(ctx, Filter{After: last.id, Oldest: true, Limit: 1})
+	if err != nil || len(events) == 0 {
+		return Event{}, false, err
+	}
+	return events[0], true, nil
 }
 
 // Run follows the store about once a second until ctx ends, writes within five seconds
@@ -132,6 +158,7 @@ func (x *Exporter) export(ctx context.Context) error {
 			return err
 		}
 		if len(events) == 0 {
+			x.passed.Store(time.Now().UnixMicro())
 			return nil
 		}
 	}

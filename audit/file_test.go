@@ -450,3 +450,45 @@ func TestExportEndsInTime(t *testing.T) {
 		e.logged("context deadline exceeded")
 	})
 }
+
+// Who purges must know what isn't written, and who watches when all was.
+func TestUnexported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, path := newFakeStore(), filepath.Join(t.TempDir(), "audit.jsonl")
+		unexported := func(want int64) {
+			t.Helper()
+			e, ok, err := Unexported(t.Context(), s)
+			if err != nil || e.ID != want || ok != (want > 0) {
+				t.Errorf("event %d, %v, %v; want %d", e.ID, ok, err, want)
+			}
+		}
+		unexported(0)
+		s.add(3)
+		unexported(1)
+
+		must(t, os.Mkdir(path, 0o700)) // nothing can be written there
+		x := &Exporter{Path: path, Source: s, Log: zap.NewNop()}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- x.Run(ctx) }()
+		pass(3)
+		unexported(1)
+		if at := x.Passed(); !at.IsZero() {
+			t.Errorf("all was written at %v", at)
+		}
+		must(t, os.Remove(path))
+		pass(1)
+		unexported(0)
+		if at := x.Passed(); !at.Equal(time.Now()) {
+			t.Errorf("all was written at %v, want %v", at, time.Now())
+		}
+		cancel()
+		must(t, <-done)
+		s.add(1)
+		unexported(4)
+		s.marks[fileMark] = "x"
+		if _, ok, err := Unexported(t.Context(), s); ok || err == nil {
+			t.Errorf("an unreadable mark: %v, %v", ok, err)
+		}
+	})
+}

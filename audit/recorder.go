@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,6 +31,7 @@ type Recorder struct {
 	log   *zap.Logger
 	slots chan struct{} // one element for each event accepted and not yet written
 	done  chan struct{} // closed when run has returned
+	lost  atomic.Int64  // events that are in the log only
 
 	repeats    *repeats
 	closing    chan struct{} // closed when Close begins
@@ -69,11 +71,28 @@ func NewRecorder(sink Sink, log *zap.Logger) *Recorder {
 // ends; ctx counts for nothing else. An error says that e is in the log only.
 func (r *Recorder) Record(ctx context.Context, e Event) error {
 	if err := r.enqueue(ctx, e); err != nil {
-		r.logLost(e, err)
+		r.lose([]Event{e}, err)
 		return fmt.Errorf("audit: recording an event: %w", err)
 	}
 	return nil
 }
+
+// Append writes the events to the sink at once, past the queue, for who must know that they are
+// kept before going on: an administrator's change. What the sink doesn't take is in the log, as
+// Record's is, and the error says so. It may be called after Close.
+func (r *Recorder) Append(ctx context.Context, events []Event) error {
+	err := r.appendTo(ctx, events)
+	if err != nil {
+		r.lose(events, err)
+	}
+	return err
+}
+
+// Waiting returns how many events are accepted and not yet written: at most 4,096.
+func (r *Recorder) Waiting() int { return len(r.slots) }
+
+// Lost returns how many events the sink didn't take: they are in the log only.
+func (r *Recorder) Lost() int64 { return r.lost.Load() }
 
 // Close records what RecordRepeated has counted, refuses further events, waits until
 // those queued are written, and returns. When ctx ends first, the rest goes to the log
@@ -125,9 +144,7 @@ func (r *Recorder) run() {
 			return
 		}
 		if err := r.write(batch); err != nil {
-			for _, e := range batch {
-				r.logLost(e, err)
-			}
+			r.lose(batch, err)
 		}
 		for range batch {
 			<-r.slots
@@ -172,15 +189,23 @@ func (r *Recorder) append(batch []Event) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := r.sink.Append(ctx, batch)
+	return r.appendTo(ctx, batch)
+}
+
+func (r *Recorder) appendTo(ctx context.Context, events []Event) error {
+	err := r.sink.Append(ctx, events)
 	if err != nil {
-		for i := range batch { // what it set counts for nothing, and must not stand in the log
-			batch[i].ID, batch[i].Hash = 0, Hash{}
+		for i := range events { // what it set counts for nothing, and must not stand in the log
+			events[i].ID, events[i].Hash = 0, Hash{}
 		}
 	}
 	return err
 }
 
-func (r *Recorder) logLost(e Event, err error) {
-	r.log.Error("audit event not stored", zap.Any("event", e), zap.Error(err))
+// lose counts and logs events that the sink didn't take.
+func (r *Recorder) lose(events []Event, err error) {
+	r.lost.Add(int64(len(events)))
+	for _, e := range events {
+		r.log.Error("audit event not stored", zap.Any("event", e), zap.Error(err))
+	}
 }

@@ -243,6 +243,47 @@ func TestRecorderForgetsWhatAFailedTrySet(t *testing.T) {
 	})
 }
 
+// What must be kept before its maker goes on is written past the queue, or lost as aloud.
+func TestRecorderAppend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &fakeSink{gate: make(chan struct{}, 1)}
+		r, logs := recorder(sink)
+		record(t, r, 0, 3)
+		synctest.Wait()
+		if n := r.Waiting(); n != 3 {
+			t.Errorf("%d events wait, want 3", n)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the recorder's own tries take longer
+		defer cancel()
+		if err := r.Append(ctx, []Event{{Session: "change"}}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("into a sink that hangs: %v", err)
+		}
+		if got := logged(t, logs); len(got) != 1 || got[0].Session != "change" || r.Lost() != 1 {
+			t.Errorf("logged %v, %d lost, want the change alone", got, r.Lost())
+		}
+		close(sink.gate)
+		closeIt(t, r)
+		if err := r.Append(t.Context(), []Event{{Session: "late"}}); err != nil {
+			t.Errorf("after Close: %v", err)
+		}
+		if got := sink.sessions(); !slices.Equal(got, []string{"0", "1", "2", "late"}) || r.Waiting() != 0 {
+			t.Errorf("stored %v, %d wait", got, r.Waiting())
+		}
+	})
+
+	synctest.Test(t, func(t *testing.T) {
+		r, logs := recorder(&failingSink{t: t})
+		if err := r.Append(t.Context(), []Event{{Session: "0"}, {Session: "1"}}); !errors.Is(err, errDisk) {
+			t.Errorf("got %v", err)
+		}
+		record(t, r, 2, 1)
+		closeIt(t, r)
+		if got := logged(t, logs); !slices.Equal(got, []Event{{Session: "0"}, {Session: "1"}, {Session: "2"}}) || r.Lost() != 3 {
+			t.Errorf("logged %v, %d lost", got, r.Lost())
+		}
+	})
+}
+
 // A sink that hangs costs three timeouts a batch, and the recorder goes on after it.
 func TestRecorderHangingSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

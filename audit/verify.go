@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 )
 
@@ -78,15 +79,17 @@ type chain struct {
 
 // walk follows the store's events until one is wrong.
 func (c *chain) walk(ctx context.Context, source Source, each func(Event) error) error {
+	after := int64(math.MinInt64) // below the first ID there may be what others don't see
 	for {
-		events, err := source.Events(ctx, Filter{After: c.report.Last, Oldest: true, Limit: verifyPage})
+		events, err := source.Events(ctx, Filter{After: after, Oldest: true, Limit: verifyPage})
 		if err != nil || len(events) == 0 {
 			return err
 		}
 		for _, e := range events {
-			if e.ID <= c.report.Last {
-				return fmt.Errorf("audit: verifying the events: the store gave event %d after event %d", e.ID, c.report.Last)
+			if e.ID <= after {
+				return fmt.Errorf("audit: verifying the events: the store gave event %d after event %d", e.ID, after)
 			}
+			after = e.ID
 			if problem := c.check(e); problem != "" {
 				c.report.Broken = &Break{ID: e.ID, Problem: problem}
 				return nil
@@ -102,6 +105,8 @@ func (c *chain) walk(ctx context.Context, source Source, each func(Event) error)
 // check returns what is wrong with the next event, or "".
 func (c *chain) check(e Event) string {
 	switch {
+	case e.ID < 1:
+		return fmt.Sprintf("event %d was inserted: no store gives such an ID", e.ID)
 	case e.Hash.IsZero() && c.hash.IsZero():
 		return "" // from before there was a chain
 	case e.Hash.IsZero():

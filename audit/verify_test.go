@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -124,13 +125,19 @@ func TestVerifyTampering(t *testing.T) {
 		"one twice":       {func(s *fakeStore) { e := s.events; e[4] = e[3]; e[4].ID = 5 }, 5},
 		"a false mark":    {func(s *fakeStore) { s.purge(2); s.marks[ChainMark] = FormatMark(2, Hash{1}) }, 3},
 		"no mark":         {func(s *fakeStore) { s.purge(2); s.marks[ChainMark] = "" }, 3},
+		"below the first": {func(s *fakeStore) { s.events = slices.Insert(s.events, 0, Event{ID: -7, Hash: s.events[3].Hash}) }, -7},
+		"of ID 0":         {func(s *fakeStore) { s.events = slices.Insert(s.events, 0, Event{}) }, 0},
 		"purged, but not": {func(s *fakeStore) { s.marks[ChainMark] = FormatMark(2, s.events[1].Hash) }, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newFakeStore()
 			s.add(10)
 			test.change(s)
-			broken(t, verify(t, s), test.id, "was changed")
+			part := "was changed"
+			if test.id < 1 {
+				part = "no store gives such an ID"
+			}
+			broken(t, verify(t, s), test.id, part)
 		})
 	}
 }

@@ -105,6 +105,35 @@ func New() *Metrics {
 	return m
 }
 
+// WatchAudit shows how many events could not be stored, and how many wait to be. It is called
+// once, and the functions at each look at the page.
+func (m *Metrics) WatchAudit(lost, waiting func() float64) {
+	m.registry.MustRegister(
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "imapwarden_audit_events_lost_total",
+			Help: "Audit events that the store didn't take, and that are in the log only.",
+		}, lost),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "imapwarden_audit_events_waiting",
+			Help: "Audit events that wait to be stored.",
+		}, waiting),
+	)
+}
+
+// WatchAuditFile shows when all stored events were last seen to be in the audit's file. It is
+// called once, where there is a file; the zero time is 0.
+func (m *Metrics) WatchAuditFile(passed func() time.Time) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "imapwarden_audit_file_complete_timestamp_seconds",
+		Help: "When all stored audit events were last in the file, in seconds since 1970; 0: not yet.",
+	}, func() float64 {
+		if at := passed(); !at.IsZero() {
+			return float64(at.UnixMicro()) / 1e6
+		}
+		return 0
+	}))
+}
+
 // Login counts one attempt that was answered after the given time. The three
 // strings are those of the attempt's audit event.
 func (m *Metrics) Login(outcome, reason, factor string, took time.Duration) {

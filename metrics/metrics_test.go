@@ -49,6 +49,8 @@ func TestSeries(t *testing.T) {
 	m.Login("accepted", "", "code", 30*time.Millisecond)
 	m.Limited("address_per_minute")
 	m.UpstreamFailed(TLS)
+	m.WatchAudit(func() float64 { return 3 }, func() float64 { return 4 })
+	m.WatchAuditFile(func() time.Time { return time.UnixMicro(1_500_000) })
 
 	got := samples(t, m)
 	for series, want := range map[string]string{
@@ -65,6 +67,9 @@ func TestSeries(t *testing.T) {
 		`imapwarden_login_duration_seconds_sum{outcome="refused"}`:                     "5",
 		`imapwarden_login_duration_seconds_count{outcome="accepted"}`:                  "1",
 		`imapwarden_limited_total{signal="address_per_minute"}`:                        "1",
+		`imapwarden_audit_events_lost_total`:                                           "3",
+		`imapwarden_audit_events_waiting`:                                              "4",
+		`imapwarden_audit_file_complete_timestamp_seconds`:                             "1.5",
 		`imapwarden_upstream_failures_total{step="dial"}`:                              "0",
 		`imapwarden_upstream_failures_total{step="tls"}`:                               "1",
 		`imapwarden_upstream_failures_total{step="greeting"}`:                          "0",
@@ -87,6 +92,18 @@ func TestNewIsSeparate(t *testing.T) {
 	one.Accepted.Inc()
 	if got := samples(t, other)["imapwarden_connections_total"]; got != "0" {
 		t.Errorf("the other process's counter is %q, want 0", got)
+	}
+}
+
+// A file that was never complete is not one of 1754, where Go's zero time would be.
+func TestAuditFileNotYet(t *testing.T) {
+	m := New()
+	if _, ok := samples(t, m)["imapwarden_audit_file_complete_timestamp_seconds"]; ok {
+		t.Error("there is no file, and a time")
+	}
+	m.WatchAuditFile(func() time.Time { return time.Time{} })
+	if got := samples(t, m)["imapwarden_audit_file_complete_timestamp_seconds"]; got != "0" {
+		t.Errorf("got %q, want 0", got)
 	}
 }
 

@@ -89,7 +89,7 @@ func accountListCommand(o *options) *cobra.Command {
 						continue
 					}
 					state, since := factor(a)
-					fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\n", a.Account, state, since, recoveryLeft(a), a.AppPasswords)
+					line(table, a.Account, state, since, recoveryLeft(a), strconv.Itoa(a.AppPasswords))
 				}
 				return table.Flush()
 			})
@@ -112,13 +112,13 @@ func accountShowCommand(o *options) *cobra.Command {
 			}
 			state, since := factor(a)
 			table := o.columns()
-			fmt.Fprintf(table, "account\t%s\n", a.Account)
-			fmt.Fprintf(table, "known since\t%s\n", clock(a.Created))
-			fmt.Fprintf(table, "second factor\t%s\n", state)
-			fmt.Fprintf(table, "since\t%s\n", since)
-			fmt.Fprintf(table, "recovery codes left\t%s\n", recoveryLeft(a))
-			fmt.Fprintf(table, "grants\t%d\n", a.Grants)
-			fmt.Fprintf(table, "app passwords\t%d\n", a.AppPasswords)
+			line(table, "account", a.Account)
+			line(table, "known since", clock(a.Created))
+			line(table, "second factor", state)
+			line(table, "since", since)
+			line(table, "recovery codes left", recoveryLeft(a))
+			line(table, "grants", strconv.Itoa(a.Grants))
+			line(table, "app passwords", strconv.Itoa(a.AppPasswords))
 			return table.Flush()
 		}),
 	}

@@ -150,7 +150,7 @@ func readPassword(r io.Reader) (auth.Secret, error) {
 
 func (o *options) printAppPassword(issued auth.IssuedAppPassword, wanted auth.NewAppPassword) error {
 	fmt.Fprintf(o.stdout, "App password for %s (%s), shown this once:\n\n    %s\n\n",
-		issued.Account, printable(issued.Label), issued.Password)
+		printable(issued.Account), printable(issued.Label), issued.Password)
 	fmt.Fprint(o.stdout, "Put it into the mail program in place of the account's password, with or without the dashes.\n")
 	if limits := limitsOf(wanted.Expires, wanted.Networks, wanted.ReadOnly); limits != "" {
 		fmt.Fprintf(o.stdout, "It is limited: %s.\n", limits)
@@ -211,7 +211,7 @@ func appPasswordListCommand(o *options) *cobra.Command {
 						}
 						continue
 					}
-					fmt.Fprintln(table, strings.Join(appPasswordRow(app, time.Now()), "\t"))
+					line(table, appPasswordRow(app, time.Now())...)
 				}
 				return nil
 			}
@@ -236,8 +236,8 @@ func appPasswordRow(app auth.AppPasswordSummary, now time.Time) []string {
 		last, source = clock(app.LastUse.Time), app.LastUse.Source.String()
 	}
 	return []string{
-		app.Account, app.ID, printable(app.Label), appPasswordState(app, now), clock(app.Created),
-		last, source, cmp.Or(printable(app.LastUse.Program), "-"), cmp.Or(limitsOf(app.Expires, app.Networks, app.ReadOnly), "-"),
+		app.Account, app.ID, app.Label, appPasswordState(app, now), clock(app.Created),
+		last, source, cmp.Or(app.LastUse.Program, "-"), cmp.Or(limitsOf(app.Expires, app.Networks, app.ReadOnly), "-"),
 	}
 }
 

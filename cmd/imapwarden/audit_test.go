@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"imapwarden/admin"
 	"imapwarden/audit"
 	"imapwarden/store/memory"
 )
@@ -145,5 +146,93 @@ func TestAuditLineIsHarmless(t *testing.T) {
 	want := "2026-11-01 12:00:00 " + time.Date(2026, 11, 1, 12, 0, 0, 0, time.Local).Format("-0700") + "  login                refused   alice@example.org               203.0.113.7      wrong-password, Mail?[2J?forged?line\n"
 	if out.String() != want {
 		t.Errorf("got  %q\nwant %q", out.String(), want)
+	}
+}
+
+// A library gives no more events at once than a server does.
+type library struct {
+	*memory.Store
+	t     *testing.T
+	total atomic.Int64 // events, with the IDs from 1 on
+	asked int
+}
+
+func (l *library) Events(_ context.Context, f audit.Filter) (events []audit.Event, err error) {
+	if l.asked++; f.Limit < 1 || f.Limit > admin.MaxEvents {
+		l.t.Errorf("%d events were asked for at once", f.Limit)
+	}
+	first, last := f.After+1, l.total.Load()
+	if f.Before > 0 {
+		last = min(last, f.Before-1)
+	}
+	if f.Oldest {
+		last = min(last, f.After+int64(f.Limit))
+	}
+	for id := max(first, last-int64(f.Limit)+1); id <= last; id++ {
+		events = append(events, audit.Event{ID: id, Kind: "login"})
+	}
+	return events, nil
+}
+
+// A long list and a long absence are asked for in parts, and nothing is left out.
+func TestAuditInParts(t *testing.T) {
+	for _, row := range []struct {
+		total        int64
+		limit, asked int
+		first        int64
+	}{
+		{25_000, 100, 1, 24_901},
+		{25_000, 10_000, 1, 15_001},
+		{25_000, 10_001, 2, 15_000},
+		{25_000, 100_000, 3, 1},
+		{20_000, 30_000, 3, 1}, // only the third is short
+		{0, 100_000, 1, 0},
+	} {
+		held := &library{t: t}
+		held.total.Store(row.total)
+		events, err := newest(t.Context(), held, audit.Filter{Limit: row.limit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(events) != min(int(row.total), row.limit) || held.asked != row.asked {
+			t.Errorf("%d of %d: %d events, asked %d times", row.limit, row.total, len(events), held.asked)
+		}
+		for i, e := range events {
+			if e.ID != row.first+int64(i) {
+				t.Fatalf("%d of %d: event %d at %d", row.limit, row.total, e.ID, i)
+			}
+		}
+	}
+
+	synctest.Test(t, func(t *testing.T) {
+		held := &library{t: t}
+		held.total.Store(5)
+		var out bytes.Buffer
+		o := &options{json: true, stdout: &out}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() {
+			ended <- o.printEvents(ctx, &records{events: held}, audit.Filter{Limit: 2}, true)
+		}()
+		synctest.Wait()
+		held.total.Store(25_000)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if got := strings.Count(out.String(), "\n"); got != 24_997 {
+			t.Errorf("%d events, want the 2 newest and all that came", got)
+		}
+	})
+}
+
+func TestAuditLimit(t *testing.T) {
+	for limit, good := range map[int]bool{-1: false, 0: false, 1: true, 100_000: true, 100_001: false} {
+		err := new(records).choose(&audit.Filter{Limit: limit}, "", "", "")
+		if good != (err == nil) {
+			t.Errorf("--limit %d: %v", limit, err)
+		}
 	}
 }

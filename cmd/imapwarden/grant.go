@@ -50,7 +50,7 @@ func grantListCommand(o *options) *cobra.Command {
 				if g.From == auth.FromClient {
 					whom = "one TLS client"
 				}
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", g.ID, whom, g.Network, clock(g.Created), clock(g.LastUsed), clock(g.Expires))
+				line(table, g.ID, whom, g.Network.String(), clock(g.Created), clock(g.LastUsed), clock(g.Expires))
 			}
 			return table.Flush()
 		}),

@@ -189,6 +189,14 @@ func takes(names ...string) cobra.PositionalArgs {
 	}
 }
 
+// line writes a row of a table, its cells with tabs between them, fit for a terminal.
+func line(table io.Writer, cells ...string) {
+	for i, cell := range cells {
+		cells[i] = printable(cell)
+	}
+	fmt.Fprintln(table, strings.Join(cells, "\t"))
+}
+
 // printable makes text from outside fit for a terminal: what a client says of itself
 // must not move the cursor.
 func printable(s string) string {

@@ -319,7 +319,7 @@ func TestRotationInProgress(t *testing.T) {
 		t.Errorf("got %v, want that somebody else is about it", err)
 	}
 	events, err := r.events.Events(t.Context(), audit.Filter{})
-	if err != nil || len(events) != 1 || events[0].Kind != "key.rotate" || events[0].Outcome != audit.Failed {
-		t.Errorf("the audit has %+v (%v), want the failure", events, err)
+	if err != nil || len(events) != 1 || events[0].Kind != "key.rotate" || events[0].Outcome != audit.Refused {
+		t.Errorf("the audit has %+v (%v), want the refusal", events, err)
 	}
 }

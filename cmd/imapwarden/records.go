@@ -129,7 +129,7 @@ func (r *records) openStore(ctx context.Context, config *configs.Config) error {
 		return errors.Join(err, opened.Close())
 	}
 	by := fmt.Sprintf("uid %d by command line", os.Getuid())
-	signed := admin.Signed(directory(config, opened, keys), opened, by, func(err error) { r.lost = err })
+	signed := admin.Signed(directory(config, opened, keys), opened, by, func(err error) { r.lost = errors.Join(r.lost, err) })
 	r.accounts, r.events, r.close = signed, opened, opened.Close
 	r.explain = func(ctx context.Context, account string, source netip.Addr) (admin.Explanation, error) {
 		name, err := r.names.Canonical(account)

@@ -209,17 +209,17 @@ func (o *options) printUsage(u usage) error {
 	if u.Enrolled {
 		enrolled = "yes"
 	}
+	name := printable(u.Account)
 	if len(u.SignIns) == 0 {
-		_, err := fmt.Fprintf(o.stdout, reportRow, u.Account, enrolled, "-", 0, "-", "-", "-")
+		_, err := fmt.Fprintf(o.stdout, reportRow, name, enrolled, "-", 0, "-", "-", "-")
 		return err
 	}
-	name := printable(u.Account)
 	for _, w := range u.SignIns {
 		factor := w.Factor
 		if text, ok := factorTexts[auth.Factor(w.Factor)]; ok {
 			factor = text
 		}
-		if _, err := fmt.Fprintf(o.stdout, reportRow, name, enrolled, factor, w.Count, clock(w.Last),
+		if _, err := fmt.Fprintf(o.stdout, reportRow, name, enrolled, printable(factor), w.Count, clock(w.Last),
 			printable(w.Source), cmp.Or(printable(w.Program), "-")); err != nil {
 			return err
 		}

@@ -62,7 +62,7 @@ func upstreamNames(config *configs.Config) (names []string) {
 func (w *warden) serve(ctx context.Context, also ...func(context.Context) error) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var parts sync.WaitGroup
-	failed := make(chan error, len(w.listeners)+2)
+	failed := make(chan error, len(w.listeners)+len(also)+6) // one from each part
 	run := func(what string, do func() error) {
 		parts.Go(func() {
 			if err := do(); err != nil {
@@ -104,6 +104,10 @@ func (w *warden) serve(ctx context.Context, also ...func(context.Context) error)
 	w.proxy.Shutdown(drain)
 	stop()
 	parts.Wait()
+	close(failed)
+	for late := range failed {
+		err = errors.Join(err, late)
+	}
 	err = errors.Join(err, w.closeRecorder())
 	endExport() // what the recorder has just written goes along
 	return errors.Join(err, w.close())
@@ -111,16 +115,15 @@ func (w *warden) serve(ctx context.Context, also ...func(context.Context) error)
 
 // export keeps the audit's file up to date until it is told to end, with all that is stored by then.
 func (w *warden) export(ctx context.Context) (end func()) {
-	if w.config.Audit.File == "" {
+	if w.exporter == nil {
 		return func() {}
 	}
-	exporter := &audit.Exporter{Path: w.config.Audit.File, Source: w.store, Log: w.log}
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := exporter.Run(ctx); err != nil {
-			w.log.Error("audit events are not copied to the file any more", zap.String("file", exporter.Path), zap.Error(err))
+		if err := w.exporter.Run(ctx); err != nil {
+			w.log.Error("audit events are not copied to the file any more", zap.String("file", w.exporter.Path), zap.Error(err))
 		}
 	}()
 	return func() { stop(); <-ended }
@@ -131,19 +134,44 @@ func (w *warden) purgeEvents(ctx context.Context) {
 	hourly := time.NewTicker(time.Hour)
 	defer hourly.Stop()
 	for {
-		removed, err := w.store.PurgeEvents(ctx, time.Now().Add(-w.config.Audit.Keep.D()), w.config.Audit.Most)
-		if removed > 0 {
-			w.log.Info("old audit events removed", zap.Int64("removed", removed))
-		}
-		if err != nil && ctx.Err() == nil {
-			w.log.Error("old audit events not removed, trying again in an hour", zap.Error(err))
-		}
+		w.purgeOnce(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-hourly.C:
 		}
 	}
+}
+
+func (w *warden) purgeOnce(ctx context.Context) {
+	before, err := w.purgeBefore(ctx)
+	removed, failure := w.store.PurgeEvents(ctx, before, w.config.Audit.Most)
+	if removed > 0 {
+		w.log.Info("old audit events removed", zap.Int64("removed", removed))
+	}
+	if err := errors.Join(err, failure); err != nil && ctx.Err() == nil {
+		w.log.Error("old audit events not removed, trying again in an hour", zap.Error(err))
+	}
+}
+
+// purgeBefore returns how old events have to be to go by their age. What isn't in the file
+// yet stays until it is there, and then goes the next time; audit.most bounds it all the same.
+// With an error, nothing goes by its age.
+func (w *warden) purgeBefore(ctx context.Context) (time.Time, error) {
+	before := time.Now().Add(-w.config.Audit.Keep.D())
+	if w.exporter == nil {
+		return before, nil
+	}
+	oldest, ok, err := audit.Unexported(ctx, w.store)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if !ok || !oldest.Time.Before(before) {
+		return before, nil
+	}
+	w.log.Warn("audit events are older than audit.keep and not in the audit file yet: they stay until they are, or audit.most removes them",
+		zap.String("file", w.exporter.Path), zap.Int64("from", oldest.ID), zap.Time("of", oldest.Time))
+	return oldest.Time, nil
 }
 
 // reloadOnHangup reads the certificate files again on SIGHUP. What is wrong with them is

@@ -223,6 +223,20 @@ func TestProgram(t *testing.T) {
 	}
 }
 
+// A watchedLog does something once a text has been written to it.
+type watchedLog struct {
+	bytes.Buffer
+	awaited string
+	then    func()
+}
+
+func (l *watchedLog) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(l.awaited)) {
+		l.then()
+	}
+	return l.Buffer.Write(p)
+}
+
 // One line at the beginning and one at the end; what is unwise and what is fatal are lines
 // of the same log, with their parts as fields.
 func TestServeLog(t *testing.T) {
@@ -243,10 +257,12 @@ store = { url = "sqlite:imapwarden.db", key_file = "master.key" }
 			t.Fatal(err)
 		}
 	}
+	whenListening := func() {}
 	// serve returns the log, each line by its message, and fails where a line isn't JSON.
 	serve := func(ctx context.Context, want int) map[string]map[string]any {
-		var out, log bytes.Buffer
-		if status := run(ctx, []string{"serve", "--config", file}, nil, &out, &log); status != want {
+		var out bytes.Buffer
+		log := &watchedLog{awaited: `"msg":"listening"`, then: whenListening}
+		if status := run(ctx, []string{"serve", "--config", file}, nil, &out, log); status != want {
 			t.Errorf("exit status %d, want %d\n%s", status, want, log.String())
 		}
 		lines := map[string]map[string]any{}
@@ -274,8 +290,9 @@ store = { url = "sqlite:imapwarden.db", key_file = "master.key" }
 	}
 
 	write("127.0.0.1:0")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	whenListening = cancel
 	lines := serve(ctx, 0)
 	expect(lines, "configuration", map[string]any{
 		"level": "warn", "file": file, "line": 2.0, "key": "mfa.mode",

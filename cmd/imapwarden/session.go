@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -43,10 +42,8 @@ func sessionListCommand(o *options) *cobra.Command {
 					}
 					continue
 				}
-				fmt.Fprintln(table, strings.Join([]string{
-					s.ID, s.Account, s.Source.String(), cmp.Or(printable(s.Program), "-"), sessionFactor(s),
-					s.Upstream, clock(s.Began), octets(s.FromClient), octets(s.ToClient),
-				}, "\t"))
+				line(table, s.ID, s.Account, s.Source.String(), cmp.Or(s.Program, "-"), sessionFactor(s),
+					s.Upstream, clock(s.Began), octets(s.FromClient), octets(s.ToClient))
 			}
 			return table.Flush()
 		}),

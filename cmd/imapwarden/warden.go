@@ -40,6 +40,7 @@ type warden struct {
 	store        *store.Store
 	keys         *auth.Keys
 	recorder     *audit.Recorder
+	exporter     *audit.Exporter // nil: off
 	auth         *auth.Authenticator
 	certificates *certs.Files
 	proxy        *proxy.Server
@@ -71,6 +72,11 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 		return nil, err
 	}
 	w.recorder = audit.NewRecorder(w.store, log)
+	w.metrics.WatchAudit(func() float64 { return float64(w.recorder.Lost()) }, func() float64 { return float64(w.recorder.Waiting()) })
+	if path := config.Audit.File; path != "" {
+		w.exporter = &audit.Exporter{Path: path, Source: w.store, Log: log}
+		w.metrics.WatchAuditFile(w.exporter.Passed)
+	}
 	w.auth = authenticator(config.MFA, w.store, w.keys, log)
 	w.auth.Ended = w.revoke
 	if w.certificates, err = certificates(config.TLS, log); err != nil {
@@ -102,7 +108,7 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 	}
 	w.admin = &admin.Server{
 		Directory: directory(config, w.store, w.keys),
-		Audit:     w.store,
+		Audit:     w.recorder,
 		Events:    w.store,
 		Sessions:  sessions{w.proxy},
 		Explain:   w.explain,

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql"
@@ -89,7 +90,8 @@ func hashOf(kept []byte) (h audit.Hash, err error) {
 }
 
 // Events returns those that the filter chooses, oldest first. Of more than its
-// limit, these are the newest, or those that it asks for.
+// limit, these are the newest, or those that it asks for. A row that is filed under another
+// address than its source's says so in Source.
 func (s *Store) Events(ctx context.Context, f audit.Filter) ([]audit.Event, error) {
 	const reading = "reading audit events"
 	query, args := eventsQuery(f)
@@ -102,9 +104,9 @@ func (s *Store) Events(ctx context.Context, f audit.Filter) ([]audit.Event, erro
 	for rows.Next() {
 		var e audit.Event
 		var at int64
-		var hash []byte
+		var hash, key []byte
 		err := rows.Scan(&e.ID, &at, &e.Kind, &e.Outcome, &e.Session, &e.Account,
-			&e.Source, &e.Program, &e.Factor, &e.Reason, &e.Rule, &e.Detail, &hash)
+			&e.Source, &key, &e.Program, &e.Factor, &e.Reason, &e.Rule, &e.Detail, &hash)
 		if err != nil {
 			return nil, s.failed(reading, err)
 		}
@@ -112,6 +114,7 @@ func (s *Store) Events(ctx context.Context, f audit.Filter) ([]audit.Event, erro
 			return nil, s.failed(reading, fmt.Errorf("event %d: %w", e.ID, err))
 		}
 		e.Time = fromMicros(at)
+		e.Source = filed(e.Source, key)
 		events = append(events, e)
 	}
 	if !f.Oldest {
@@ -131,6 +134,9 @@ func eventsQuery(f audit.Filter) (query string, args []any) {
 		where = append(where, condition)
 	}
 	must("id > ?", f.After)
+	if f.Before != 0 {
+		must("id < ?", f.Before)
+	}
 	if f.Account != "" {
 		must("account = ?", f.Account)
 	}
@@ -145,7 +151,7 @@ func eventsQuery(f audit.Filter) (query string, args []any) {
 			must("source_key NOT BETWEEN ? AND ?", first, last) // ::/0 is all of IPv6, and nothing of IPv4
 		}
 	}
-	query = `SELECT id, time, kind, outcome, session, account, source, program, factor, reason, rule, detail, hash
+	query = `SELECT id, time, kind, outcome, session, account, source, source_key, program, factor, reason, rule, detail, hash
 		FROM events WHERE ` + strings.Join(where, " AND ")
 	args = append(args, cmp.Or(max(f.Limit, 0), 1000))
 	order := "DESC"
@@ -165,6 +171,15 @@ func canonical(source string) (text string, key []byte) {
 	addr = addr.Unmap()
 	key16 := addr.As16()
 	return addr.String(), key16[:]
+}
+
+// filed returns the source, and with it where it can be found if that is elsewhere: the key is
+// in no hash, and so the text isn't the one that was hashed, and the chain breaks there.
+func filed(source string, key []byte) string {
+	if _, want := canonical(source); bytes.Equal(key, want) {
+		return source
+	}
+	return fmt.Sprintf("%s (filed under %x)", source, key)
 }
 
 // keys returns the first and the last key within the prefix.

@@ -262,6 +262,10 @@ func (s *Store) failed(doing string, err error) error {
 			advice = ": the user that imapwarden runs as must be able to write the file and its folder"
 		case codes.SQLITE_BUSY:
 			advice = ": another process keeps it locked"
+		case codes.SQLITE_FULL:
+			advice = ": its disk is full: make room"
+		case codes.SQLITE_IOERR:
+			advice = ": its disk can't be read or written: see what the kernel's log says of it"
 		}
 	}
 	return fmt.Errorf("sqlite: %s: %s%s: %w", s.path, doing, advice, err)

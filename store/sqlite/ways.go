@@ -9,9 +9,10 @@ import (
 	"imapwarden/audit"
 )
 
-// selectWays reads along the index events_account, from the first account of a page on.
+// selectWays reads along the index events_account, from the first account of a page on. The ID
+// counts because Events never shows a lesser one, and must not choose the index: hence the +.
 const selectWays = `SELECT account, factor, program, time, source FROM events
-	WHERE account > $1 AND kind IN ('login', 'session.program') AND outcome = 'accepted' AND time >= $2 ORDER BY account, id`
+	WHERE account > $1 AND +id > 0 AND kind IN ('login', 'session.program') AND outcome = 'accepted' AND time >= $2 ORDER BY account, id`
 
 // Ways returns how accounts signed in since then, for at most limit accounts.
 func (s *Store) Ways(ctx context.Context, since time.Time, after string, limit int) ([]audit.Way, error) {

@@ -37,3 +37,11 @@ ALTER TABLE grants ADD COLUMN key_id TEXT NOT NULL DEFAULT '';
 
 -- Empty: from before events were chained.
 ALTER TABLE events ADD COLUMN hash BYTEA NOT NULL DEFAULT '' CHECK (length(hash) IN (0, 32));
+
+-- An older imapwarden that still runs knows no hashes, and would break the chain.
+-- +goose StatementBegin
+CREATE TRIGGER events_chained BEFORE INSERT ON events WHEN length(NEW.hash) = 0
+BEGIN
+  SELECT RAISE(ABORT, 'an event without a hash: end the older imapwarden that still uses this store');
+END;
+-- +goose StatementEnd
