@@ -41,12 +41,12 @@ type appDigits [appRandom]byte
 func (appDigits) Format(f fmt.State, _ rune) { io.WriteString(f, stars) }
 
 // newAppDigits draws again where a single wrong digit would make another app password (one in
-// 1,300): so a slip of the finger is always told as such.
+// 1,300), and where all are letters (one in 1,800): so a slip of the finger is told as such.
 func newAppDigits() appDigits {
 	for {
 		var digits appDigits
 		copy(digits[:], randomText(appRandom))
-		if !digits.hasNeighbour() {
+		if bytes.ContainsAny(digits[:], "23456789") && !digits.hasNeighbour() {
 			return digits
 		}
 	}
@@ -97,19 +97,46 @@ const (
 )
 
 // parseAppPassword reads an app password in upper or lower case, with dashes, spaces or nothing
-// between its groups, and perhaps spaces around it, as keyboards add them. One with
-// something behind it, such as a code, is a mistyped one.
+// between its groups, and perhaps spaces around it, as keyboards add them. With other signs
+// in it, or something before or behind, such as a code, it is a mistyped one: whatever
+// has its digits in a row must not go to the upstream.
 func parseAppPassword(secret []byte) (appDigits, appShape) {
 	secret = bytes.Trim(secret, " ")
-	for _, length := range []int{appLength, appSeparated} {
-		if len(secret) <= length {
-			continue
+	if digits, shape := parseGroups(secret); shape != noAppPassword || !hidesAppPassword(secret) {
+		return digits, shape
+	}
+	return appDigits{}, mistypedAppPassword
+}
+
+// maxSought bounds the work for who sends a long secret: credentials have at most 512 octets.
+const maxSought = 512
+
+// hidesAppPassword says whether the letters and digits of a secret have an app password among them.
+func hidesAppPassword(secret []byte) bool {
+	if len(secret) < appLength {
+		return false
+	}
+	var kept [maxSought]byte
+	n := 0
+	for _, c := range secret[:min(len(secret), maxSought)] {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
 		}
-		if _, shape := parseGroups(secret[:length]); shape == wholeAppPassword {
-			return appDigits{}, mistypedAppPassword
+		if 'a' <= c && c <= 'z' || '0' <= c && c <= '9' {
+			kept[n] = c
+			n++
 		}
 	}
-	return parseGroups(secret)
+	for i := 0; i+appLength <= n; i++ {
+		window := kept[i : i+appLength]
+		if bytes.ContainsFunc(window, func(r rune) bool { return !isTextDigit(byte(r)) }) {
+			continue
+		}
+		if appDigits(window[:appRandom]).check() == [appCheck]byte(window[appRandom:]) {
+			return true
+		}
+	}
+	return false
 }
 
 // parseGroups reads no more than the groups. Without separators, only the right check digits
@@ -142,7 +169,7 @@ func parseGroups(secret []byte) (appDigits, appShape) {
 	switch {
 	case !typo && digits.check() == [appCheck]byte(whole[appRandom:]):
 		return digits, wholeAppPassword
-	case separated:
+	case separated && bytes.ContainsAny(whole[:], "0123456789"): // six words of five letters are somebody's password
 		return appDigits{}, mistypedAppPassword
 	}
 	return appDigits{}, noAppPassword
@@ -227,8 +254,11 @@ func (a *Authenticator) examineAppPassword(ctx context.Context, at Attempt) (*Cl
 		return nil, fmt.Errorf("auth: looking up an app password of %s: %w", at.Account, err)
 	}
 
-	c := &Claim{auth: a, attempt: at, familiar: a.usedFrom(p, at.Source)}
+	c := &Claim{auth: a, attempt: at, app: p.ID, familiar: a.usedFrom(p, at.Source)}
 	reason := p.refuses(at.Source, a.now(), at.Master)
+	if reason == SealedOutdated && a.retries.due(p.ID, a.now()) {
+		reason = ""
+	}
 	if reason == "" && !at.Master {
 		if c.opened, reason, err = a.openVault(ctx, p, keys); err != nil {
 			return nil, err
@@ -308,9 +338,15 @@ func (p byAppPassword) accepted(ctx context.Context, c *Claim) (Verdict, error) 
 	if reason := now.refuses(c.attempt.Source, a.now(), true); reason != "" {
 		return refused(reason), nil
 	}
-	if now.KeyID != p.keyID {
+	if now.KeyID != p.keyID && a.Keys.vouch(now) {
 		if err := a.Records.RetagAppPassword(ctx, p.found.ID, p.tag, p.publicTag, p.keyID); err != nil {
 			a.log().Warn("app password not tagged with the current key, trying again at its next use",
+				zap.String("account", c.attempt.Account), zap.String("app_password", p.found.ID), zap.Error(err))
+		}
+	}
+	if now.Stale && !c.master { // the upstream has changed its mind
+		if err := a.Records.SealAppPasswords(ctx, p.found.Account, map[string][]byte{p.found.ID: p.found.Sealed}); err != nil {
+			a.log().Warn("app password still marked as outdated, trying again at its next use",
 				zap.String("account", c.attempt.Account), zap.String("app_password", p.found.ID), zap.Error(err))
 		}
 	}
@@ -342,6 +378,7 @@ func (p byAppPassword) denied(ctx context.Context, c *Claim) (Reason, error) {
 	if c.master {
 		return WrongPassword, nil
 	}
+	c.auth.retries.due(p.found.ID, c.auth.now()) // not again for a while
 	return SealedOutdated, c.auth.stale(ctx, p.found)
 }
 

@@ -34,9 +34,15 @@ func TestAppPasswordShape(t *testing.T) {
 		{strings.ReplaceAll(typo, "-", ""), noAppPassword},
 		{"0" + bare[1:], noAppPassword},
 		{"?" + knownAppPassword[1:], noAppPassword},
-		{strings.Replace(knownAppPassword, "-", " ", 1), noAppPassword},
-		{strings.ReplaceAll(knownAppPassword, "-", "_"), noAppPassword},
+		{strings.Replace(knownAppPassword, "-", " ", 1), mistypedAppPassword},
+		{strings.ReplaceAll(knownAppPassword, "-", "_"), mistypedAppPassword},
 		{knownAppPassword[1:], noAppPassword},
+		{"crane-piano-hotel-zebra-mango-tiger", noAppPassword}, // words of five letters
+		{strings.ReplaceAll(knownAppPassword, "-", "\u2013"), mistypedAppPassword},
+		{strings.ReplaceAll(knownAppPassword, "-", " - "), mistypedAppPassword},
+		{"\u00a0" + knownAppPassword, mistypedAppPassword},
+		{strings.Replace(knownAppPassword, "-", "", 1), mistypedAppPassword},
+		{"\"" + knownAppPassword + "\"", mistypedAppPassword},
 		{knownAppPassword + "2", mistypedAppPassword},
 		{knownAppPassword + "123456", mistypedAppPassword}, // a code behind it
 		{knownAppPassword + ",123456", mistypedAppPassword},

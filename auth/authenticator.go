@@ -41,6 +41,7 @@ type Authenticator struct {
 	stays   stays
 	uses    uses
 	sealed  sealedLately
+	retries retries
 }
 
 // An Attempt is one presented set of credentials.
@@ -53,6 +54,7 @@ type Attempt struct {
 	Mode      Mode       // what the rules ask of it
 	Master    bool       // the upstream has a master user, so that app passwords need no vault
 	FreshCode bool       // grants don't count, but for this very login on its other connections
+	Repeated  bool       // this very secret was wrong here lately: time doesn't make its code right
 }
 
 // Examine finds out what an attempt brings beside its password, before the upstream
@@ -160,6 +162,11 @@ func (a *Authenticator) examine(ctx context.Context, at Attempt) (*Claim, error)
 			if c.grants, err = a.Records.Grants(ctx, at.Account); err != nil {
 				return nil, fmt.Errorf("auth: reading the grants of %s: %w", at.Account, err)
 			}
+		}
+		if at.Repeated && shown.state == codeFresh && !shown.recovery {
+			// Or else whoever knows the password tries the same few codes again and again, each of them
+			// counted once, until the clock makes one right.
+			shown.state = codeWrong
 		}
 		f.code, f.recovery = shown.state, shown.recovery
 		f.grants = a.compare(c.grants, at, shown.front)

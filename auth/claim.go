@@ -33,7 +33,7 @@ type Verdict struct {
 
 	// What the session lives under: it ends with them, see Revocation.
 	Grants      []string // IDs
-	AppPassword string   // ID; "" where there is none
+	AppPassword string   // ID, also where it is refused; "" where there is none
 
 	ReadOnly     bool // the app password doesn't let change anything
 	RecoveryLeft int  // for FactorRecovery: so many codes are left
@@ -56,6 +56,7 @@ type Claim struct {
 	familiar bool
 	enrolled bool
 	unsealed bool     // an app password of the account waits for its upstream password
+	app      string   // the ID of the app password that was brought, also where it is refused
 	opened   Secret   // a password from the vault, which is ours to wipe
 	master   bool     // the upstream is asked as its master user
 	flight   *flight  // where this claim leads one
@@ -128,7 +129,7 @@ func (c *Claim) Release() {
 func (c *Claim) Format(f fmt.State, _ rune) { io.WriteString(f, stars) }
 
 func (c *Claim) settle(v Verdict) Verdict {
-	v.Familiar = c.familiar
+	v.Familiar, v.AppPassword = c.familiar, c.app
 	c.verdict = &v
 	if v.Outcome == Accepted {
 		c.auth.stays.begin(v.Grants, c.auth.now())
@@ -145,7 +146,7 @@ func (c *Claim) settle(v Verdict) Verdict {
 // that lacked its second factor vouches for nothing.
 func (c *Claim) seal(ctx context.Context, v Verdict) {
 	switch {
-	case v.Outcome != Accepted, v.Factor == FactorAppPassword:
+	case v.Outcome != Accepted, v.Factor == FactorAppPassword, c.attempt.Master: // who has a master user needs no vault
 	case v.Factor == FactorCode, v.Factor == FactorRecovery:
 		if known := c.auth.sealed.holds(c.attempt.Account, c.password); c.unsealed || !known {
 			c.auth.sealAnew(ctx, c.attempt.Account, c.password, !known)

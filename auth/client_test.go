@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -94,8 +95,8 @@ func TestGrantsAreBounded(t *testing.T) {
 			w.accepted(w.visit(with(password+w.code()).by(fmt.Sprint("client", i))), FactorCode)
 			time.Sleep(30 * time.Second)
 		}
-		if n := w.records.count(); n != maxClientGrants+1 {
-			t.Errorf("%d grants, want %d and the network's", n, maxClientGrants)
+		if n := w.records.count(); n != maxClientGrants+maxGrants {
+			t.Errorf("%d grants, want %d and those of the logins and the network", n, maxClientGrants)
 		}
 		w.refused(w.visit(with(password).by("client0").from(elsewhere)), NoCode)
 		w.accepted(w.visit(with(password).by(fmt.Sprint("client", maxClientGrants+9)).from(elsewhere)), FactorGrant)
@@ -109,16 +110,16 @@ func TestChangedPasswordEndsItsGrants(t *testing.T) {
 		w.Ended = func(r Revocation) { ended = append(ended, r) }
 		v := w.login(with(password + w.code()).by("phone"))
 		w.accepted(v, FactorCode)
-		if len(v.Grants) != 2 {
-			t.Fatalf("%d grants, want the network's and the client's", len(v.Grants))
+		if len(v.Grants) != 3 {
+			t.Fatalf("%d grants, want the login's, the network's and the client's", len(v.Grants))
 		}
 		w.refused(w.visit(with("a guess").by("phone")), WrongPassword)
 		if len(ended) > 0 {
 			t.Fatalf("a wrong guess ended %v", ended)
 		}
 		w.password = "new password"
-		w.refused(w.visit(with(password).from(elsewhere)), WrongPassword) // neither grant lets in from there
-		if len(ended) != 1 || !ended[0].Ends("alice", v) || ended[0].Ends("bob", v) || w.records.count() != 0 {
+		w.refused(w.visit(with(password).from(elsewhere)), WrongPassword)                                       // neither grant lets in from there
+		if len(ended) != 1 || !ended[0].Ends("alice", v) || ended[0].Ends("bob", v) || w.records.count() != 1 { // the login's ends by itself
 			t.Errorf("ended: %+v, %d grants left", ended, w.records.count())
 		}
 	})
@@ -145,4 +146,52 @@ func TestRevocationEnds(t *testing.T) {
 			t.Errorf("%s: %v %v %v", test.name, m, a, b)
 		}
 	}
+}
+
+// TestAnotherCodeMakesNoClientGrant: a neighbour with the password and a code that nobody used is
+// let in by the network's grant, and mustn't get one that roams.
+func TestAnotherCodeMakesNoClientGrant(t *testing.T) {
+	inClientWorld(t, FromBoth, func(t *testing.T, w *world) {
+		unused := w.code()
+		time.Sleep(45 * time.Second)
+		w.accepted(w.visit(with(password+w.code()).by("phone")), FactorCode)
+		w.accepted(w.visit(with(password+unused).by("thief").from(neighbour)), FactorGrant)
+		w.refused(w.visit(with(password).by("thief").from(elsewhere)), NoCode)
+		// Nor does the very secret, from the address next door.
+		w.accepted(w.visit(with(password+w.code()).by("second").from(neighbour)), FactorGrant)
+		w.refused(w.visit(with(password).by("second").from(elsewhere)), NoCode)
+	})
+}
+
+// revokedMeanwhile takes all grants away when one is about to be written.
+type revokedMeanwhile struct{ *fakeRecords }
+
+func (r revokedMeanwhile) PutGrant(ctx context.Context, g Grant) error {
+	if _, err := r.RemoveGrants(ctx, g.Account); err != nil {
+		return err
+	}
+	return r.fakeRecords.PutGrant(ctx, g)
+}
+
+func TestRevokedWhileAnotherConnectionComes(t *testing.T) {
+	inClientWorld(t, FromBoth, func(t *testing.T, w *world) {
+		secret := password + w.code()
+		w.accepted(w.visit(with(secret).by("first")), FactorCode)
+		w.Records = revokedMeanwhile{w.records}
+		w.refused(w.visit(with(secret).by("second")), Expired)
+		if n := w.records.count(); n != 0 {
+			t.Errorf("%d grants outlive their revocation", n)
+		}
+	})
+}
+
+// TestRepeatedSecret: who knows the password doesn't get the same codes tried until one is right.
+func TestRepeatedSecret(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		at := with(password + w.code())
+		at.Repeated = true
+		w.refused(w.visit(at), Expired)
+		at.Repeated = false
+		w.accepted(w.visit(at), FactorCode)
+	})
 }

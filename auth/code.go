@@ -53,11 +53,13 @@ func (c *Claim) spend(ctx context.Context, v Verdict, spend func([]Grant, *Verdi
 	// Somebody was quicker. If it was the same login, on another connection and perhaps
 	// another machine, then its grant is the one that ours would have been.
 	winner, ok, err := a.living(ctx, c.attempt.Account, given[0].ID)
-	if err != nil {
+	switch {
+	case err != nil:
 		return Verdict{}, err
-	}
-	if ok && (!c.attempt.FreshCode || a.recent(winner)) {
+	case ok && a.Grant.forLogins():
 		return c.shared(ctx, []Grant{winner})
+	case ok && (!c.attempt.FreshCode || a.recent(winner)):
+		return underGrants([]Grant{winner}), nil
 	}
 	return c.without(ReplayedCode), nil
 }

@@ -67,7 +67,7 @@ type decision struct {
 	strip  bool     // ask with what stands before the code, not with the whole secret
 	factor Factor   // what the attempt brings beside a right password
 	grants []string // which grants, for FactorGrant
-	same   bool     // for FactorGrant: it is the login that made them, on another connection
+	same   bool     // for FactorGrant: it is the login that made one of them, on another connection
 	lacks  Reason   // why FactorNone isn't enough; "" where it is
 }
 
@@ -120,7 +120,7 @@ func (f facts) byGrant() (d decision, ok bool) {
 		}
 		ok, d.factor, d.strip = true, FactorGrant, strip
 		d.grants = append(d.grants, g.id)
-		d.same = d.same || strip && g.recent && f.code == codeSpent
+		d.same = d.same || g.match == matchSame
 	}
 	return d, ok
 }

@@ -121,6 +121,10 @@ func (d *Directory) enroll(ctx context.Context, name string, confirmed bool) (En
 	if err := d.Records.PutAccount(ctx, account, tags...); err != nil {
 		return Enrolment{}, fmt.Errorf("auth: writing account %s: %w", name, err)
 	}
+	// A login on its way may have put one while the authenticator of before was taken away.
+	if _, err := d.Records.RemoveGrants(ctx, name); err != nil {
+		return Enrolment{}, fmt.Errorf("auth: removing the grants of %s: %w", name, err)
+	}
 	return Enrolment{name, encodeSecret(secret), uri, codes}, nil
 }
 
@@ -277,7 +281,7 @@ func (d *Directory) summary(ctx context.Context, account Account) (Summary, erro
 		return Summary{}, fmt.Errorf("auth: reading the grants of %s: %w", account.Name, err)
 	}
 	for _, g := range grants {
-		if d.Grant.lives(g, g.LastUsed, d.now()) {
+		if !g.forLogin() && d.Grant.lives(g, g.LastUsed, d.now()) {
 			s.Grants++
 		}
 	}

@@ -80,7 +80,7 @@ func (d *Directory) explainGrants(ctx context.Context, e *Explanation, source ne
 	e.Familiar = familiar(grants, source)
 	for _, g := range grants {
 		switch {
-		case !d.Grant.lives(g, g.LastUsed, d.now()):
+		case g.forLogin() || !d.Grant.lives(g, g.LastUsed, d.now()):
 		case len(g.Client) > 0 && d.Grant.ForClients():
 			e.ClientGrants++
 		case len(g.Client) == 0 && d.Grant.forNetworks() && g.Network == d.Grant.network(source):

@@ -41,6 +41,18 @@ func (s GrantSettings) forNetworks() bool { return s.From == FromNetwork || s.Fr
 // ForClients says whether it matters which TLS client it is.
 func (s GrantSettings) ForClients() bool { return s.From == FromClient || s.From == FromBoth }
 
+// forLogins says whether a login gets a grant of its own, see newGrants.
+func (s GrantSettings) forLogins() bool { return s.From != FromNetwork }
+
+// forLogin says whether it is one of those, for a moment and of nobody's interest.
+func (g Grant) forLogin() bool { return len(g.Client) == 0 && g.Expires.Sub(g.Created) <= sameLogin }
+
+// only is the network of one address.
+func only(source netip.Addr) netip.Prefix {
+	source = source.Unmap().WithZone("")
+	return netip.PrefixFrom(source, source.BitLen())
+}
+
 // network returns what an address shares with its neighbours. Without grants for networks
 // that is nothing: a login is the same only from the same address.
 func (s GrantSettings) network(source netip.Addr) netip.Prefix {
@@ -62,7 +74,7 @@ func (s GrantSettings) lives(g Grant, lastUsed, now time.Time) bool {
 		return false
 	case len(g.Client) > 0:
 		return now.Before(lastUsed.Add(s.ClientIdle))
-	case s.forNetworks():
+	case s.forNetworks() && !g.forLogin():
 		return now.Before(lastUsed.Add(s.Idle))
 	}
 	return true
@@ -101,23 +113,33 @@ func underGrants(grants []Grant) Verdict {
 	return v
 }
 
-// shared lets in another connection of a login whose code has just been spent. Each of a
-// mail program's connections is a TLS client of its own, as the handshake sees it, and
-// any of them may be the one that is resumed later: so each gets its grant, with the
-// same end as if it had been the first.
+// shared lets in another connection of a login whose code has just been spent, as the grant of
+// that login proves. Each of a mail program's connections is a TLS client of its own, as the
+// handshake sees it, and any of them may be the one that is resumed later: so each gets
+// its grant, with the same end as if it had been the first.
 func (c *Claim) shared(ctx context.Context, living []Grant) (Verdict, error) {
-	v := underGrants(living)
-	for _, g := range c.auth.newGrants(c.attempt, c.password, living[0].Created) {
+	a, v := c.auth, underGrants(living)
+	for _, g := range a.newGrants(c.attempt, c.password, living[0].Created) {
 		if len(g.Client) == 0 || slices.Contains(v.Grants, g.ID) {
 			continue
 		}
 		if err := c.makeRoom(ctx, []Grant{g}); err != nil {
 			return Verdict{}, err
 		}
-		if err := c.auth.Records.PutGrant(ctx, g); err != nil {
+		if err := a.Records.PutGrant(ctx, g); err != nil {
 			return Verdict{}, fmt.Errorf("auth: writing a grant of %s: %w", c.attempt.Account, err)
 		}
 		v.Grants = append(v.Grants, g.ID)
+		// The others may have been revoked before it was there to be revoked with them.
+		switch _, ok, err := a.living(ctx, c.attempt.Account, living[0].ID); {
+		case err != nil:
+			return Verdict{}, err
+		case !ok:
+			if _, err := a.Records.RemoveGrants(ctx, c.attempt.Account, g.ID); err != nil {
+				return Verdict{}, fmt.Errorf("auth: removing a grant of %s: %w", c.attempt.Account, err)
+			}
+			return c.without(Expired), nil
+		}
 	}
 	return v, nil
 }
@@ -125,30 +147,32 @@ func (c *Claim) shared(ctx context.Context, living []Grant) (Verdict, error) {
 // newGrants returns what a login by code gives. Their IDs follow from account, network or
 // TLS client, and password: there is one grant for the three, and a newer code renews it.
 //
-// The first one is the same for all of a mail program's parallel connections. Without grants
-// for networks those must work all the same, so it is then for sameLogin and for this
-// very secret, code included: the spent code still is what lets in, and only from the
-// address where it was spent.
+// A mail program's parallel connections must work where the network gets no grant, too, and where
+// each TLS client gets its own. So the login itself gets one, for sameLogin, and for this very
+// secret, code included, from this very address: the spent code still is what lets in. It
+// comes first, and is the same for all of them.
 func (a *Authenticator) newGrants(at Attempt, password Secret, created time.Time) []Grant {
-	network := a.Grant.network(at.Source)
-	life := a.Grant.Absolute
 	tag, keyID := a.passwordTag(at.Account, password)
-	firstTag := tag
-	if !a.Grant.forNetworks() {
-		life = sameLogin
-		firstTag = a.Keys.TagWith(keyID, loginPurpose, []byte(at.Account), at.Secret)
-	}
-	grant := func(client []byte, where string, tag []byte, life time.Duration) Grant {
+	grant := func(client []byte, network netip.Prefix, where string, tag []byte, life time.Duration) Grant {
 		id := a.Keys.TagWith(keyID, "grant-id", []byte(at.Account), []byte(where), tag)[:grantIDSize]
 		return Grant{
 			ID: hex.EncodeToString(id), Account: at.Account, Network: network, Client: client, PasswordTag: tag,
 			KeyID: keyID, Created: created, Expires: created.Add(life), LastUsed: a.now(),
 		}
 	}
-	grants := []Grant{grant(nil, network.String(), firstTag, life)}
+	var grants []Grant
+	if a.Grant.forLogins() {
+		address := only(at.Source)
+		login := a.Keys.TagWith(keyID, loginPurpose, []byte(at.Account), at.Secret)
+		grants = append(grants, grant(nil, address, address.String(), login, sameLogin))
+	}
+	network := a.Grant.network(at.Source)
+	if a.Grant.forNetworks() {
+		grants = append(grants, grant(nil, network, network.String(), tag, a.Grant.Absolute))
+	}
 	if a.Grant.ForClients() && at.Client != nil {
 		client := a.Keys.TagWith(keyID, clientPurpose, []byte(at.Account), at.Client)
-		grants = append(grants, grant(client, "client "+string(client), tag, a.Grant.ClientAbsolute))
+		grants = append(grants, grant(client, network, "client "+string(client), tag, a.Grant.ClientAbsolute))
 	}
 	return grants
 }
@@ -206,8 +230,10 @@ func (a *Authenticator) compare(grants []Grant, at Attempt, front Secret) []know
 		switch {
 		case len(g.Client) > 0:
 			k.live = a.Grant.ForClients() && matches(g.Client, t.client)
+		case k.match == matchSame:
+			k.live = a.Grant.forLogins() && g.Network == only(at.Source)
 		default:
-			k.live = g.Network == network && (k.match == matchSame) != a.Grant.forNetworks()
+			k.live = a.Grant.forNetworks() && g.Network == network
 		}
 		k.live = k.live && a.lives(g)
 		known[i] = k
@@ -262,7 +288,8 @@ func familiar(grants []Grant, source netip.Addr) bool {
 
 // makeRoom removes the oldest grants, where there are too many of a kind with those to come.
 func (c *Claim) makeRoom(ctx context.Context, coming []Grant) error {
-	old := append(surplus(c.grants, coming, false, maxGrants), surplus(c.grants, coming, true, maxClientGrants)...)
+	now := c.auth.now()
+	old := append(surplus(c.grants, coming, false, maxGrants, now), surplus(c.grants, coming, true, maxClientGrants, now)...)
 	if len(old) == 0 {
 		return nil
 	}
@@ -272,14 +299,18 @@ func (c *Claim) makeRoom(ctx context.Context, coming []Grant) error {
 	return nil
 }
 
-// surplus returns the IDs of the oldest grants of one kind that must go, so that those to
-// come have room.
-func surplus(grants, coming []Grant, forClients bool, most int) []string {
+// surplus returns the IDs of those grants of one kind that must go, so that those to come have
+// room: first what has ended, then the oldest.
+func surplus(grants, coming []Grant, forClients bool, most int, now time.Time) []string {
 	isKind := func(g Grant) bool { return len(g.Client) > 0 == forClients }
-	var others []string
+	var ended, others []string
 	for _, g := range grants { // oldest first
-		if isKind(g) && !slices.ContainsFunc(coming, func(c Grant) bool { return c.ID == g.ID }) {
+		switch {
+		case !isKind(g), slices.ContainsFunc(coming, func(c Grant) bool { return c.ID == g.ID }):
+		case now.Before(g.Expires):
 			others = append(others, g.ID)
+		default:
+			ended = append(ended, g.ID)
 		}
 	}
 	for _, g := range coming {
@@ -287,5 +318,6 @@ func surplus(grants, coming []Grant, forClients bool, most int) []string {
 			most--
 		}
 	}
+	others = append(ended, others...)
 	return others[:max(0, len(others)-most)]
 }

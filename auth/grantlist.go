@@ -31,7 +31,7 @@ func (d *Directory) Grants(ctx context.Context, name string) ([]GrantSummary, er
 	}
 	var list []GrantSummary
 	for _, g := range grants {
-		if !d.Grant.lives(g, g.LastUsed, d.now()) {
+		if g.forLogin() || !d.Grant.lives(g, g.LastUsed, d.now()) {
 			continue
 		}
 		s := GrantSummary{g.ID, g.Account, FromNetwork, g.Network, g.Created, g.Expires, g.LastUsed}

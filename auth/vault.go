@@ -53,6 +53,9 @@ func (k *Keys) publicTag(keyID string, p AppPassword) []byte {
 	return k.TagWith(keyID, "app-password-public", []byte(p.Account), []byte(p.ID), p.Public)
 }
 
+// vouch says whether the app password's public key is the one that we put there.
+func (k *Keys) vouch(p AppPassword) bool { return matches(p.PublicTag, k.publicTag(p.KeyID, p)) }
+
 var errVault = errors.New("what is sealed doesn't open: it was damaged, or made for another app password")
 
 // open returns what seal sealed. An empty password is none: some upstreams take it for a
@@ -138,7 +141,7 @@ func (a *Authenticator) sealVaults(ctx context.Context, account string, password
 }
 
 func (a *Authenticator) sealFor(p AppPassword, password Secret) ([]byte, error) {
-	if !matches(p.PublicTag, a.Keys.publicTag(p.KeyID, p)) {
+	if !a.Keys.vouch(p) {
 		return nil, fmt.Errorf("auth: sealing for app password %s: its public key was changed in the store: "+
 			"find out who can write there, revoke it and issue another", p.ID)
 	}

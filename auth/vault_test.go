@@ -360,3 +360,49 @@ func TestVaultIsForItsOwnKeyOnly(t *testing.T) {
 		}
 	})
 }
+
+// TestForgedKeyIsNeverVouchedFor: not by an app password that is tagged anew, and a master user's
+// upstream seals nothing.
+func TestForgedKeyIsNeverVouchedFor(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		issued := w.issue(NewAppPassword{})
+		forged := newAppDigits().keys()
+		if err := w.records.change(issued.ID, func(p *AppPassword) { p.Public, p.KeyID = forged.public(), "ffffffff" }); err != nil {
+			t.Fatal(err)
+		}
+		behind := with(issued.Password)
+		behind.Master = true
+		w.password = "" // the master user's login takes no password of the account
+		if v := w.visit(behind); v.Factor != FactorAppPassword {
+			t.Fatalf("%+v", v)
+		}
+		w.password = password
+		w.accepted(w.visit(with(password+w.code())), FactorCode)
+		list, err := w.records.AppPasswords(t.Context(), "alice")
+		if err != nil || len(list) != 1 || len(list[0].Sealed) > 0 {
+			t.Errorf("sealed to a forged key: %v", err)
+		}
+	})
+}
+
+// TestOutdatedSealIsTriedAgain: an upstream that refuses for a while what is right doesn't shut a
+// device out for good, and one that means it isn't asked at each try.
+func TestOutdatedSealIsTriedAgain(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		app := w.issue(NewAppPassword{Password: Secret(password)})
+		w.password = "locked for a while"
+		for range 90 {
+			w.refused(w.visit(with(app.Password)), SealedOutdated)
+			time.Sleep(time.Minute)
+		}
+		if n := len(w.asked); n != 2 {
+			t.Errorf("the upstream was asked %d times in an hour and a half, want 2", n)
+		}
+		w.password = password
+		time.Sleep(time.Hour)
+		w.admitted(w.visit(with(app.Password)), app)
+		if list, err := w.records.AppPasswords(t.Context(), "alice"); err != nil || list[0].Stale {
+			t.Errorf("still marked: %v", err)
+		}
+	})
+}

@@ -72,7 +72,11 @@ func (g *Gate) facts(at Attempt, now time.Time) facts {
 	f := facts{observe: g.limits.Observe, appPassword: at.AppPassword}
 	g.familiar.look(familiarKey{at.Account, at.AppPassword}, func(e *familiarEntry) {
 		if h := e.home(source.Network()); h != nil {
-			f.familiar, f.home = true, h.facts(now, g.limits.AddressPerDay)
+			door := h.peek(source.Site())
+			f.familiar, f.home = true, door.facts(now, g.limits.AddressPerDay)
+			if f.strangersAtHome(door.site, judge(f)) {
+				f.familiar, f.home = false, homeFacts{}
+			}
 		}
 	})
 	g.addresses.look(source.Site(), func(e *addressEntry) { f.address = e.facts(now) })

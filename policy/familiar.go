@@ -27,10 +27,19 @@ type familiarEntry struct {
 }
 
 // A home is a network where the account has signed in. Attempts on the account from
-// there have a budget of their own: what others guess, from anywhere or from behind
-// the same address, doesn't use it up.
+// there have budgets of their own: one for each site where it did, and one for all other
+// sites together. What others guess, from anywhere or from the address next door,
+// doesn't use up the owner's.
 type home struct {
-	network  netip.Prefix
+	network netip.Prefix
+	doors   []door // of sites, the newest last; the zero Prefix: all others
+}
+
+const maxDoors = 8 // of one home
+
+// A door is what has been used of one budget.
+type door struct {
+	site     netip.Prefix
 	failures int       // since
 	since    time.Time // when the first of them was
 	flying   flying
@@ -43,11 +52,62 @@ type homeFacts struct {
 	refill time.Duration // until the day is over
 }
 
-func (h *home) facts(now time.Time, limit int) homeFacts {
-	if now.Sub(h.since) >= homeDay {
-		return homeFacts{left: limit, flying: h.flying.count}
+func (d *door) facts(now time.Time, limit int) homeFacts {
+	if now.Sub(d.since) >= homeDay {
+		return homeFacts{left: limit, flying: d.flying.count}
 	}
-	return homeFacts{left: limit - h.failures, flying: h.flying.count, refill: h.since.Add(homeDay).Sub(now)}
+	return homeFacts{left: limit - d.failures, flying: d.flying.count, refill: d.since.Add(homeDay).Sub(now)}
+}
+
+// door returns that of a site, nil where it has none.
+func (h *home) door(site netip.Prefix) *door {
+	for i := range h.doors {
+		if h.doors[i].site == site {
+			return &h.doors[i]
+		}
+	}
+	return nil
+}
+
+// open returns the site's door, or that of all others.
+func (h *home) open(site netip.Prefix) *door {
+	if d := h.door(site); d != nil {
+		return d
+	}
+	if d := h.door(netip.Prefix{}); d != nil {
+		return d
+	}
+	h.doors = append(h.doors, door{})
+	return &h.doors[len(h.doors)-1]
+}
+
+// peek is open that changes nothing.
+func (h *home) peek(site netip.Prefix) door {
+	for _, site := range []netip.Prefix{site, {}} {
+		if d := h.door(site); d != nil {
+			return *d
+		}
+	}
+	return door{}
+}
+
+// welcome gives the site a door of its own, since the account has signed in from there.
+func (h *home) welcome(site netip.Prefix) {
+	if h.door(site) != nil || !site.IsValid() {
+		return
+	}
+	if len(h.doors) > maxDoors {
+		i := slices.IndexFunc(h.doors, func(d door) bool { return d.site.IsValid() && d.flying.count == 0 })
+		if i < 0 {
+			return
+		}
+		h.doors = slices.Delete(h.doors, i, i+1)
+	}
+	h.doors = append(h.doors, door{site: site})
+}
+
+func (h *home) flying() bool {
+	return slices.ContainsFunc(h.doors, func(d door) bool { return d.flying.count > 0 })
 }
 
 func judgeHome(f homeFacts) Decision {
@@ -60,11 +120,11 @@ func judgeHome(f homeFacts) Decision {
 	return Decision{Allowed: true}
 }
 
-func (h *home) charge(now time.Time) {
-	if now.Sub(h.since) >= homeDay {
-		h.failures, h.since = 0, now
+func (d *door) charge(now time.Time) {
+	if now.Sub(d.since) >= homeDay {
+		d.failures, d.since = 0, now
 	}
-	h.failures++
+	d.failures++
 }
 
 // home returns the entry's home at the network; nil where the account never signed in there.
@@ -77,18 +137,20 @@ func (e *familiarEntry) home(network netip.Prefix) *home {
 	return nil
 }
 
-// add remembers a network where the account has just signed in. One with attempts in
+// add remembers where the account has just signed in. A network with attempts in
 // flight isn't the one to go.
-func (e *familiarEntry) add(network netip.Prefix) {
+func (e *familiarEntry) add(source Source) {
+	network := source.Network()
 	h := home{network: network}
 	if i := slices.IndexFunc(e.homes, func(h home) bool { return h.network == network }); i >= 0 {
 		h = e.homes[i]
 		e.homes = slices.Delete(e.homes, i, i+1)
 	} else if len(e.homes) >= maxFamiliar {
-		if i := slices.IndexFunc(e.homes, func(h home) bool { return h.flying.count == 0 }); i >= 0 {
+		if i := slices.IndexFunc(e.homes, func(h home) bool { return !h.flying() }); i >= 0 {
 			e.homes = slices.Delete(e.homes, i, i+1)
 		}
 	}
+	h.welcome(source.Site())
 	e.homes = append(e.homes, h)
 }
 
@@ -96,7 +158,7 @@ func (e *familiarEntry) keep(time.Time) keeping {
 	switch {
 	case len(e.homes) == 0:
 		return forgotten
-	case slices.ContainsFunc(e.homes, func(h home) bool { return h.flying.count > 0 }):
+	case slices.ContainsFunc(e.homes, func(h home) bool { return h.flying() }):
 		return pinned
 	}
 	return cached

@@ -9,6 +9,7 @@ import (
 	"hash/maphash"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,9 +91,14 @@ func (g *Gate) begin(at Attempt) (d Decision, t *Trial, settled <-chan struct{})
 	// else two attempts could take the last place. No two locks are held at once.
 	g.familiar.with(t.key, now, func(e *familiarEntry) {
 		if h := e.home(t.source.Network()); h != nil {
-			f.familiar, f.home = true, h.facts(now, g.limits.AddressPerDay)
-			d = judge(f)
-			settled = h.flying.enter(d)
+			door := h.open(t.source.Site())
+			t.door = door.site
+			f.familiar, f.home = true, door.facts(now, g.limits.AddressPerDay)
+			if d = judge(f); f.strangersAtHome(t.door, d) {
+				f.familiar, f.home = false, homeFacts{}
+				return
+			}
+			settled = door.flying.enter(d)
 		}
 	})
 	if t.familiar = f.familiar; t.familiar {
@@ -125,13 +131,20 @@ func (g *Gate) begin(at Attempt) (d Decision, t *Trial, settled <-chan struct{})
 	return d, t, nil
 }
 
+// strangersAtHome says whether neighbours have used up what all sites of a home share that the
+// account never signed in from: whoever comes from one then is as good as from elsewhere.
+func (f facts) strangersAtHome(door netip.Prefix, d Decision) bool {
+	return !door.IsValid() && (!d.Allowed && !d.busy || d.Observed != "")
+}
+
 // A Trial is an attempt that is being judged. It ends with one of its methods;
 // the first call counts, and more do nothing.
 type Trial struct {
 	gate     *Gate
 	source   Source
 	key      familiarKey
-	familiar bool // when it began
+	familiar bool         // when it began
+	door     netip.Prefix // which one of the home, then
 	ended    atomic.Bool
 }
 
@@ -143,22 +156,21 @@ func (g *Gate) trial(at Attempt) *Trial {
 // Failed says that the attempt was wrong. It is charged to the address, and to the
 // account where the network is new to it and the secret is no app password, unless
 // the same secret, known by its [Gate.Digest], was wrong for that account from
-// that site before.
-func (t *Trial) Failed(digest [8]byte) {
+// that site before: it returns that.
+func (t *Trial) Failed(digest [8]byte) (again bool) {
 	if t.ended.Swap(true) {
-		return
+		return false
 	}
 	now := time.Now()
-	again := false
 	sight := t.gate.sight(digest, t.source.Site())
 	switch {
 	case t.familiar:
 		t.gate.familiar.with(t.key, now, func(e *familiarEntry) {
 			again = e.seen.again(sight)
-			if h := e.home(t.source.Network()); h != nil {
-				h.flying.leave()
-				if !again {
-					h.charge(now)
+			if door := t.doorIn(e); door != nil {
+				door.flying.leave()
+				if !again && !t.key.appPassword { // 130 bits can't be guessed: that is no danger to the owner
+					door.charge(now)
 				}
 			}
 		})
@@ -173,6 +185,20 @@ func (t *Trial) Failed(digest [8]byte) {
 		})
 	}
 	t.leaveAddress(now, !again)
+	return again
+}
+
+// Repeats says whether the same secret, known by its [Gate.Digest], was wrong for the account
+// from that site before, and is still remembered.
+func (g *Gate) Repeats(at Attempt, digest [8]byte) (repeats bool) {
+	g.start()
+	t := g.trial(at)
+	sight := g.sight(digest, t.source.Site())
+	g.familiar.look(t.key, func(e *familiarEntry) { repeats = slices.Contains(e.seen, sight) })
+	if !repeats {
+		g.accounts.look(t.key.account, func(e *accountEntry) { repeats = slices.Contains(e.seen, sight) })
+	}
+	return repeats
 }
 
 // Succeeded says that the account has signed in, second factor included: its
@@ -196,7 +222,7 @@ func (g *Gate) Acquaint(at Attempt) {
 }
 
 func (t *Trial) acquaint(now time.Time) {
-	t.gate.familiar.with(t.key, now, func(e *familiarEntry) { e.add(t.source.Network()) })
+	t.gate.familiar.with(t.key, now, func(e *familiarEntry) { e.add(t.source) })
 }
 
 // Release says that nobody could tell, as when the upstream is away. It charges
@@ -210,12 +236,20 @@ func (t *Trial) Release() {
 	t.leaveAddress(now, false)
 }
 
+// doorIn returns the door by which the attempt came, nil where its home is forgotten.
+func (t *Trial) doorIn(e *familiarEntry) *door {
+	if h := e.home(t.source.Network()); h != nil {
+		return h.door(t.door)
+	}
+	return nil
+}
+
 func (t *Trial) leaveAccount(now time.Time) {
 	switch {
 	case t.familiar:
 		t.gate.familiar.with(t.key, now, func(e *familiarEntry) {
-			if h := e.home(t.source.Network()); h != nil {
-				h.flying.leave()
+			if door := t.doorIn(e); door != nil {
+				door.flying.leave()
 			}
 		})
 	case !t.key.appPassword: // which wasn't counted there

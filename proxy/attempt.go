@@ -50,6 +50,7 @@ type attempt struct {
 	foreign  bool   // the authzid is somebody else's
 
 	ruling policy.Ruling
+	digest [8]byte       // by which policy knows the secret again
 	trial  *policy.Trial // the place in policy's counts
 	claim  *auth.Claim   // what auth made of the secret
 
@@ -106,6 +107,7 @@ func (s *session) decide(a *attempt) bool {
 		return a.limited(decision)
 	}
 	a.rule = cmp.Or(decision.Observed, a.rule)
+	a.digest = s.server.Policy.Digest(a.account, a.secret)
 	a.claim, err = s.server.Auth.Examine(a.ctx, auth.Attempt{
 		Account: a.account,
 		Secret:  a.secret,
@@ -114,6 +116,8 @@ func (s *session) decide(a *attempt) bool {
 		Program: s.program(),
 		Mode:    auth.Mode(cmp.Or(a.ruling.SecondFactor, string(s.server.Mode))),
 		Master:  s.server.Route(a.account).Master != nil,
+
+		Repeated: s.server.Policy.Repeats(policy.Attempt{Addr: s.client.Addr(), Account: a.account}, a.digest),
 	})
 	if err != nil {
 		return a.failed(reasonStore, err)
@@ -283,7 +287,9 @@ func (a *attempt) conclude() {
 		case a.outcome == audit.Accepted:
 			a.trial.Succeeded()
 		case a.outcome == audit.Refused && isGuess(a.verdict):
-			a.trial.Failed(s.server.Policy.Digest(a.account, a.secret))
+			a.cheap = a.trial.Failed(a.digest) || a.cheap
+		case a.outcome == audit.Refused && a.verdict.Reason != "":
+			a.cheap = true // it is charged nowhere
 		}
 		a.trial.Release()
 	}

@@ -67,7 +67,7 @@ func TestMasterFails(t *testing.T) {
 		name, greeting, password, log string
 	}{
 		{"no AUTH=PLAIN", "* OK [CAPABILITY IMAP4rev1] ready", "master-password", "AUTH=PLAIN"},
-		{"NO for the master user", "", "changed", "it answers the login with NO"},
+		{"NO for the master user", "", "changed", `it refuses the master user "master"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			in(t, func(r *rig) {

@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/pquerna/otp/totp"
 
 	"imapwarden/auth"
 	"imapwarden/policy"
@@ -83,5 +86,26 @@ func TestRuleMaxSessions(t *testing.T) {
 		r.enter(home, "bob", "secret").hangUp()
 		second.hangUp()
 		other.hangUp()
+	})
+}
+
+// TestSameCodesAgainAndAgain: who knows the password alone must not have a few codes tried for free
+// until the clock makes one of them right.
+func TestSameCodesAgainAndAgain(t *testing.T) {
+	in(t, func(r *rig) {
+		secret := r.enroll("alice")
+		code, err := totp.GenerateCode(secret, time.Now().Add(10*time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 12 {
+			if got := r.answer("203.0.113.9:1", "alice", "secret"+code); !strings.HasPrefix(got, "l NO [AUTHENTICATIONFAILED]") {
+				t.Fatalf("%s", got)
+			}
+			time.Sleep(time.Minute)
+		}
+		if got := r.answer(home, "alice", "secret"+r.code(secret)); !strings.HasPrefix(got, "l OK") {
+			t.Errorf("the owner: %s", got)
+		}
 	})
 }

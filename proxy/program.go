@@ -25,24 +25,26 @@ func (s *session) program() string {
 
 // Most mail programs say what they are only after login. An audit event then completes the
 // login's: one a day for each account, factor and program, for they say so on each
-// connection.
+// connection; and no more than a few, for a client may say what it likes.
 const (
 	programDay  = 24 * time.Hour
-	maxPrograms = 10_000
+	maxPrograms = 10_000 // accounts whose programs are remembered; of more, all are forgotten
+	maxNames    = 8      // programs of one of them in a day
 )
 
-type programKey struct{ account, factor, program string }
+type programKey struct{ factor, program string }
 
-// introduced takes ID after login.
+// introduced takes ID after login: the first of the session counts.
 func (s *session) introduced(fields map[string]string) {
 	s.says(fields)
 	program := s.program()
-	if program == "" {
+	if program == "" || s.hasIntroduced {
 		return
 	}
+	s.hasIntroduced = true
 	verdict := s.login.verdict
 	s.server.Auth.Introduced(verdict, s.client.Addr(), program)
-	if !s.server.newProgram(programKey{s.login.account, string(verdict.Factor), program}, time.Now()) {
+	if !s.server.newProgram(s.login.account, programKey{string(verdict.Factor), program}, time.Now()) {
 		return
 	}
 	s.server.Audit.Record(s.ctx, audit.Event{
@@ -51,20 +53,22 @@ func (s *session) introduced(fields map[string]string) {
 	})
 }
 
-// newProgram says whether that is worth an event. Of more than can be remembered, all are
-// forgotten.
-func (s *Server) newProgram(key programKey, now time.Time) bool {
+// newProgram says whether that is worth an event.
+func (s *Server) newProgram(account string, key programKey, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now.Sub(s.programs[key]) < programDay {
+	if _, ok := s.programs[account]; !ok && (s.programs == nil || len(s.programs) >= maxPrograms) {
+		s.programs = make(map[string]map[programKey]time.Time)
+	}
+	names := s.programs[account]
+	if names == nil {
+		names = make(map[programKey]time.Time)
+		s.programs[account] = names
+	}
+	maps.DeleteFunc(names, func(_ programKey, at time.Time) bool { return now.Sub(at) >= programDay })
+	if _, known := names[key]; known || len(names) >= maxNames {
 		return false
 	}
-	if s.programs == nil || len(s.programs) >= maxPrograms {
-		maps.DeleteFunc(s.programs, func(_ programKey, at time.Time) bool { return now.Sub(at) >= programDay })
-		if s.programs == nil || len(s.programs) >= maxPrograms {
-			s.programs = make(map[programKey]time.Time)
-		}
-	}
-	s.programs[key] = now
+	names[key] = now
 	return true
 }

@@ -54,9 +54,9 @@ type Server struct {
 	sessions  map[*session]struct{}
 	draining  bool
 	sampled   *zap.Logger
-	revoked   []revocation // lately
-	programs  map[programKey]time.Time
-	wg        sync.WaitGroup // one for each session
+	revoked   []revocation                        // lately
+	programs  map[string]map[programKey]time.Time // by account
+	wg        sync.WaitGroup                      // one for each session
 }
 
 // Timeouts bound each state of a session; all must be positive.

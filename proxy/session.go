@@ -38,8 +38,11 @@ type session struct {
 
 	clientID map[string]string // what the client said of itself with ID (RFC 2971), cut short
 	commands int               // read so far
-	bad      int               // of these, broken or out of place
-	refusals int               // attempts that were refused
+
+	hasIntroduced bool // by an ID after login
+
+	bad      int // of these, broken or out of place
+	refusals int // attempts that were refused
 
 	beforeLogin *policy.Slot
 	afterLogin  *policy.Slot
