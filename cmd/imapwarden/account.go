@@ -188,7 +188,7 @@ func (o *options) printEnrolment(e auth.Enrolment, confirmed bool) error {
 
 // printRecovery shows recovery codes for the only time.
 func (o *options) printRecovery(codes []string) error {
-	fmt.Fprintln(o.stdout, "Recovery codes, to be kept where the app isn't. Each counts once, typed behind the password in place of the six digits:")
+	fmt.Fprintln(o.stdout, "Recovery codes, to be kept where the app isn't. Each counts once, typed behind the password in place of the six digits, with its dash:")
 	fmt.Fprintln(o.stdout)
 	for pair := range slices.Chunk(codes, 2) {
 		fmt.Fprintf(o.stdout, "    %s\n", strings.Join(pair, "    "))

@@ -156,7 +156,7 @@ func (o *options) printAppPassword(issued auth.IssuedAppPassword, wanted auth.Ne
 		fmt.Fprintf(o.stdout, "It is limited: %s.\n", limits)
 	}
 	if issued.Sealed {
-		fmt.Fprint(o.stdout, "It works from now on.\n")
+		fmt.Fprint(o.stdout, "It works from now on, if that was the account's password at the upstream: it wasn't tried.\n")
 	} else {
 		fmt.Fprintf(o.stdout, "It works once %s has signed in again with the password and a second factor.\n", issued.Account)
 	}
