@@ -41,15 +41,27 @@ type appDigits [appRandom]byte
 func (appDigits) Format(f fmt.State, _ rune) { io.WriteString(f, stars) }
 
 // newAppDigits draws again where a single wrong digit would make another app password (one in
-// 1,300), and where all are letters (one in 1,800): so a slip of the finger is told as such.
+// 1,300), and where nearly all are letters: so a slip of the finger is told as such.
 func newAppDigits() appDigits {
 	for {
 		var digits appDigits
 		copy(digits[:], randomText(appRandom))
-		if bytes.ContainsAny(digits[:], "23456789") && !digits.hasNeighbour() {
+		if digits.mixed() && !digits.hasNeighbour() {
 			return digits
 		}
 	}
+}
+
+// mixed says whether it has two decimal digits, of which one may be mistyped: without any, a
+// secret is taken for words.
+func (d appDigits) mixed() bool {
+	n := 0
+	for _, c := range d {
+		if c <= '9' {
+			n++
+		}
+	}
+	return n >= 2
 }
 
 // hasNeighbour says whether another app password differs in one random digit alone. One that

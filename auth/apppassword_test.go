@@ -81,7 +81,7 @@ func FuzzAppPassword(f *testing.F) {
 		var octets [appRandom]byte
 		copy(octets[:], chance)
 		digits := appDigits([]byte(digitsOf(octets[:])))
-		if digits.hasNeighbour() {
+		if digits.hasNeighbour() || !digits.mixed() {
 			t.Skip() // newAppDigits draws again
 		}
 		text := digits.text()
@@ -463,5 +463,13 @@ func BenchmarkAppPassword(b *testing.B) {
 			b.Fatalf("%+v, %v", v, err)
 		}
 		claim.Release()
+	}
+}
+
+func TestNewAppPasswordsAreMixed(t *testing.T) {
+	for range 2000 {
+		if d := newAppDigits(); !d.mixed() || d.hasNeighbour() {
+			t.Fatal("a slip of the finger could pass for somebody's own password")
+		}
 	}
 }
