@@ -82,7 +82,7 @@ func FuzzAppPassword(f *testing.F) {
 		copy(octets[:], chance)
 		digits := appDigits([]byte(digitsOf(octets[:])))
 		if digits.hasNeighbour() || !digits.mixed() {
-			t.Skip() // newAppDigits draws again
+			return // newAppDigits draws again
 		}
 		text := digits.text()
 		if read, shape := parseAppPassword([]byte(text)); shape != wholeAppPassword || read != digits || read.text() != text {
