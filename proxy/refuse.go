@@ -81,6 +81,8 @@ func (s *session) refuse(a *attempt) error {
 			took += pace.extra()
 		case a.took == 0 && a.verdict.Reason.IsLocal():
 			took += pace.refusal()
+		case a.took == 0: // it shares another connection's refusal, perhaps after a moment only
+			took = max(took, pace.refusal())
 		}
 		lasts = refusalTime(lasts, s.server.Timeouts.Login, took)
 	}

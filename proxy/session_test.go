@@ -67,6 +67,36 @@ func TestRefusalsKeepTheUpstreamsPace(t *testing.T) {
 	}
 }
 
+// Two connections with the same wrong password and a code share the upstream's no, if the code is
+// right; if it isn't, each hears its own. Nobody learns from the second one's time which it was.
+func TestSharedRefusalsKeepThePace(t *testing.T) {
+	for _, right := range []bool{true, false} {
+		in(t, func(r *rig) {
+			code := "000000"
+			if secret := r.enroll("alice"); right {
+				code = r.code(secret)
+			}
+			r.upstream.slowNo = 2100 * time.Millisecond
+			*r.Route("") = Upstream{Name: "slow", TLS: UpstreamPlain, Dial: r.upstream.dial}
+			r.Route("").pace.noteNo(r.upstream.slowNo, time.Second)
+			first, second := r.connectTLS(home), r.connectTLS(home)
+			var both sync.WaitGroup
+			both.Go(func() { first.login("alice", "wrong"+code) })
+			time.Sleep(2 * time.Second) // just before the first is answered
+			began := time.Now()
+			if got := second.login("alice", "wrong"+code); got != failed {
+				t.Fatal(got)
+			}
+			if took := time.Since(began); took != 5*time.Second {
+				t.Errorf("right code %v: refused after %v", right, took)
+			}
+			both.Wait()
+			first.hangUp()
+			second.hangUp()
+		})
+	}
+}
+
 func TestThirdRefusalEndsTheConnection(t *testing.T) {
 	in(t, func(r *rig) {
 		p := r.connectTLS(home)
