@@ -286,14 +286,13 @@ func (d *upstreamDialog) authenticate(who identity) (*backend, answer, error) {
 	if err != nil {
 		return nil, answerUnknown, err
 	}
-	if r.Type == goimap.StatusResponseTypeNo && isWrongPassword(r.Code) && !who.master { // whose password is our trouble
-		return nil, answerNo, nil
-	}
-	if r.Type == goimap.StatusResponseTypeNo && who.master {
+	switch no := r.Type == goimap.StatusResponseTypeNo; {
+	case no && who.master: // our trouble, and nobody's guess
 		return nil, answerUnknown, fmt.Errorf("it refuses the master user %q [%s]: "+
 			"see master.password_file, from where it may come, and whether it knows the account", d.upstream.Master.User, r.Code)
-	}
-	if r.Type != goimap.StatusResponseTypeOK {
+	case no && isWrongPassword(r.Code):
+		return nil, answerNo, nil
+	case r.Type != goimap.StatusResponseTypeOK:
 		return nil, answerUnknown, fmt.Errorf("it answers the login with %s [%s]", r.Type, r.Code)
 	}
 	return d.attached(r)
