@@ -136,11 +136,12 @@ func TestRevocationEnds(t *testing.T) {
 		{"nothing", Revocation{Account: "alice"}, false, false, false},
 		{"all", Revocation{Account: "alice", All: true}, true, true, true},
 		{"main logins", Revocation{Account: "alice", MainLogins: true}, true, false, true},
+		{"all grants", Revocation{Account: "alice", AllGrants: true}, true, false, false},
 		{"a grant", Revocation{Account: "alice", Grants: []string{"x", "h"}}, true, false, false},
 		{"another grant", Revocation{Account: "alice", Grants: []string{"x"}}, false, false, false},
 		{"an app password", Revocation{Account: "alice", AppPassword: "p"}, false, true, false},
 		{"another app password", Revocation{Account: "alice", AppPassword: "q"}, false, false, false},
-		{"another account", Revocation{Account: "bob", All: true, MainLogins: true, Grants: []string{"g"}, AppPassword: "p"}, false, false, false},
+		{"another account", Revocation{Account: "bob", All: true, MainLogins: true, AllGrants: true, Grants: []string{"g"}, AppPassword: "p"}, false, false, false},
 	} {
 		if m, a, b := test.r.Ends("alice", main), test.r.Ends("alice", app), test.r.Ends("alice", bare); m != test.main || a != test.app || b != test.bare {
 			t.Errorf("%s: %v %v %v", test.name, m, a, b)
@@ -193,5 +194,26 @@ func TestRepeatedSecret(t *testing.T) {
 		w.refused(w.visit(at), Expired)
 		at.Repeated = false
 		w.accepted(w.visit(at), FactorCode)
+	})
+}
+
+// TestEvictedGrantsSessionsEndWithTheRest: the record of a grant may be gone before its session.
+func TestEvictedGrantsSessionsEndWithTheRest(t *testing.T) {
+	inClientWorld(t, FromBoth, func(t *testing.T, w *world) {
+		first := w.login(with(password + w.code()).by("first").from(elsewhere))
+		w.accepted(first, FactorCode)
+		for i := range maxClientGrants + maxGrants {
+			time.Sleep(30 * time.Second)
+			w.accepted(w.visit(with(password+w.code()).by(fmt.Sprint("client", i))), FactorCode)
+		}
+		d := w.directory()
+		var ended []Revocation
+		d.Ended = func(r Revocation) { ended = append(ended, r) }
+		if _, err := d.RevokeGrants(t.Context(), "alice"); err != nil {
+			t.Fatal(err)
+		}
+		if len(ended) != 1 || !ended[0].Ends("alice", first) {
+			t.Errorf("the session of an evicted grant goes on: %+v", ended)
+		}
 	})
 }

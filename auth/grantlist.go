@@ -51,7 +51,7 @@ func (d *Directory) RevokeGrants(ctx context.Context, name string, ids ...string
 		if err != nil {
 			return fmt.Errorf("auth: removing grants of %s: %w", name, err)
 		}
-		d.ended(Revocation{Account: name, Grants: removed})
+		d.ended(Revocation{Account: name, Grants: removed, AllGrants: len(ids) == 0})
 		n = len(removed)
 		for _, id := range ids {
 			if !slices.Contains(removed, id) {
