@@ -473,3 +473,17 @@ func TestNewAppPasswordsAreMixed(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalNamesTheAppPassword: with four devices one must see in the audit which is failing.
+func TestRefusalNamesTheAppPassword(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		app := w.issue(NewAppPassword{})
+		known := w.visit(with(app.Password))
+		w.refused(known, NotSealed)
+		unknown := w.visit(with(newAppDigits().text()))
+		w.refused(unknown, UnknownAppPassword)
+		if known.AppPassword != app.ID || unknown.AppPassword != "" {
+			t.Errorf("named %q and %q, want %q and nothing", known.AppPassword, unknown.AppPassword, app.ID)
+		}
+	})
+}
