@@ -54,6 +54,7 @@ type Attempt struct {
 	Mode      Mode       // what the rules ask of it
 	Master    bool       // the upstream has a master user, so that app passwords need no vault
 	FreshCode bool       // grants don't count, but for this very login on its other connections
+	Brief     bool       // grants that it gives last a quarter of their time only
 	Repeated  bool       // this very secret was wrong here lately: time doesn't make its code right
 }
 
@@ -151,7 +152,7 @@ func (a *Authenticator) examine(ctx context.Context, at Attempt) (*Claim, error)
 	}
 	account := known.Account
 	f := facts{mode: at.Mode, enrolled: account.Enrolled(), freshCode: at.FreshCode}
-	c := &Claim{auth: a, attempt: at, password: at.Secret, enrolled: f.enrolled, unsealed: known.Unsealed}
+	c := &Claim{auth: a, attempt: at, password: at.Secret, enrolled: f.enrolled, known: account.Name != "", unsealed: known.Unsealed}
 	var shown shownCode
 	if f.enrolled {
 		if shown, err = a.showsCode(ctx, account, at.Secret); err != nil {
@@ -172,6 +173,8 @@ func (a *Authenticator) examine(ctx context.Context, at Attempt) (*Claim, error)
 		f.grants = a.compare(c.grants, at, shown.front)
 		c.familiar = familiar(c.grants, at.Source)
 	}
+
+	c.right = f.knows(matchWhole) || f.knows(matchFront) || f.knows(matchSame)
 
 	d := plan(f)
 	if d.strip {

@@ -55,6 +55,8 @@ type Claim struct {
 	outdated []string // of these, those that a no of the upstream proves to be for a password of before
 	familiar bool
 	enrolled bool
+	right    bool     // a grant knows the password: it is right, unless it was changed
+	known    bool     // there is a record of the account
 	unsealed bool     // an app password of the account waits for its upstream password
 	app      string   // the ID of the app password that was brought, also where it is refused
 	opened   Secret   // a password from the vault, which is ours to wipe
@@ -80,6 +82,44 @@ func (c *Claim) Password() Secret { return c.password }
 // Master says that the upstream is to be asked as its master user, without a password
 // of the account: an app password has been proved, and Attempt.Master was set.
 func (c *Claim) Master() bool { return c.master }
+
+// Worth is what a claim is worth if the upstream finds the password right.
+type Worth int
+
+// The worths.
+const (
+	WorthNothing  Worth = iota // it will be refused all the same: a second factor is missing
+	WorthPassword              // none is asked for: the upstream's word alone decides
+	WorthCode                  // it brings a right code, unspent
+	WorthGrant                 // a grant knows the password, or it is a good app password
+)
+
+// Worth says what the upstream's yes would be worth, so that it needn't be asked for nothing.
+func (c *Claim) Worth() Worth {
+	switch p := c.proof.(type) {
+	case byCode, byRecovery:
+		return WorthCode
+	case byGrant, byAppPassword:
+		return WorthGrant
+	case bare:
+		if p.lacks == "" || c.attempt.Mode == Observe {
+			return WorthPassword
+		}
+	}
+	return WorthNothing
+}
+
+// IsFamiliar says whether the account has or had a grant from the source's network, or the app
+// password was used from there.
+func (c *Claim) IsFamiliar() bool { return c.familiar }
+
+// IsRight says whether the password is known to be the account's without the upstream's word: a
+// grant, perhaps one that has ended, was given for it. It may have been changed since.
+func (c *Claim) IsRight() bool { return c.right }
+
+// IsKnown says whether there is a record of the account. Of an attempt with an app password that
+// isn't found out.
+func (c *Claim) IsKnown() bool { return c.known || c.app != "" }
 
 // Decided returns the verdict, once there is one. A claim may come decided: then the
 // upstream isn't asked, as it has just refused the same secret on another

@@ -168,13 +168,21 @@ func (a *Authenticator) newGrants(at Attempt, password Secret, created time.Time
 	}
 	network := a.Grant.network(at.Source)
 	if a.Grant.forNetworks() {
-		grants = append(grants, grant(nil, network, network.String(), tag, a.Grant.Absolute))
+		grants = append(grants, grant(nil, network, network.String(), tag, at.lasting(a.Grant.Absolute)))
 	}
 	if a.Grant.ForClients() && at.Client != nil {
 		client := a.Keys.TagWith(keyID, clientPurpose, []byte(at.Account), at.Client)
-		grants = append(grants, grant(client, network, "client "+string(client), tag, a.Grant.ClientAbsolute))
+		grants = append(grants, grant(client, network, "client "+string(client), tag, at.lasting(a.Grant.ClientAbsolute)))
 	}
 	return grants
+}
+
+// lasting is how long a grant lasts that would last so long at quiet times.
+func (at Attempt) lasting(life time.Duration) time.Duration {
+	if at.Brief {
+		return life / 4
+	}
+	return life
 }
 
 // The purposes of tags. Whole logins have one of their own, so that neither kind of grant is

@@ -104,7 +104,7 @@ type Accounts interface {
 	// PutAccount creates the record or replaces it whole, its authenticator included, whose
 	// recovery codes are then those with the given tags.
 	PutAccount(ctx context.Context, a Account, recovery ...[]byte) error
-	// RemoveAccount removes the record, its grants and app passwords, or says ErrNoAccount.
+	// RemoveAccount removes the record, its grants, app passwords and homes, or says ErrNoAccount.
 	RemoveAccount(ctx context.Context, name string) error
 }
 

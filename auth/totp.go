@@ -100,3 +100,10 @@ func splitCode(secret Secret, separator string) (password Secret, code string, r
 	}
 	return secret[:end:end], string(secret[start:]), false, true
 }
+
+// Front returns what stands before a code, where the secret ends in what looks like one: what may
+// be the password. It is nil where that is the whole secret only, and shares the secret's memory.
+func (a *Authenticator) Front(secret Secret) Secret {
+	front, _, _, _ := splitCode(secret, a.CodeSeparator)
+	return front
+}
