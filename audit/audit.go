@@ -55,6 +55,7 @@ type Sink interface {
 type Filter struct {
 	After   int64 // events with a greater ID
 	Before  int64 // events with a smaller ID; 0 chooses all
+	Kind    string
 	Account string
 	Source  netip.Prefix
 	Since   time.Time

@@ -127,6 +127,7 @@ func (s *Store) PurgeEvents(ctx context.Context, before time.Time, most int) (re
 func chosen(e audit.Event, f audit.Filter) bool {
 	return e.ID > f.After &&
 		(f.Before == 0 || e.ID < f.Before) &&
+		(f.Kind == "" || e.Kind == f.Kind) &&
 		(f.Account == "" || e.Account == f.Account) &&
 		(f.Since.IsZero() || !e.Time.Before(inMicros(f.Since))) &&
 		(!f.Source.IsValid() || within(e.Source, f.Source))

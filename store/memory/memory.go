@@ -4,8 +4,8 @@
 //
 // A Store is safe for concurrent use; one mutex guards it all. Records grow with
 // what administrators enrol and issue, and owners prove. Events, which strangers cause,
-// are bounded: the newest 10,000 stay. Times are kept as microseconds in UTC, as
-// the other stores do.
+// are bounded: the newest 10,000 stay; bans are as many as package policy makes. Times
+// are kept as microseconds in UTC, as the other stores do.
 package memory
 
 import (
@@ -15,12 +15,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/policy"
 )
 
 // A Store is ready for use once New has made it.
@@ -32,9 +34,11 @@ type Store struct {
 	grants   map[string]auth.Grant       // by ID
 	issued   map[string]auth.AppPassword // by ID
 	marks    map[string]string
-	events   []audit.Event // ascending IDs
-	lastID   int64         // of an event, also of one that is gone
-	lastHash audit.Hash    // the same one's
+	bans     map[netip.Prefix]policy.Ban
+	homes    map[place]time.Time // when each was last used
+	events   []audit.Event       // ascending IDs
+	lastID   int64               // of an event, also of one that is gone
+	lastHash audit.Hash          // the same one's
 }
 
 // New returns an empty store.
@@ -46,6 +50,8 @@ func New() *Store {
 		grants:   make(map[string]auth.Grant),
 		issued:   make(map[string]auth.AppPassword),
 		marks:    make(map[string]string),
+		bans:     make(map[netip.Prefix]policy.Ban),
+		homes:    make(map[place]time.Time),
 	}
 }
 
@@ -136,7 +142,7 @@ func (s *Store) PutAccount(ctx context.Context, a auth.Account, recovery ...[]by
 	return nil
 }
 
-// RemoveAccount removes the record, its grants and app passwords, or says auth.ErrNoAccount.
+// RemoveAccount removes the record, its grants, app passwords and homes, or says auth.ErrNoAccount.
 func (s *Store) RemoveAccount(ctx context.Context, name string) error {
 	if err := s.enter(ctx, "removing an account"); err != nil {
 		return err
@@ -149,6 +155,7 @@ func (s *Store) RemoveAccount(ctx context.Context, name string) error {
 	delete(s.accounts, name)
 	maps.DeleteFunc(s.grants, func(_ string, g auth.Grant) bool { return g.Account == name })
 	maps.DeleteFunc(s.issued, func(_ string, p auth.AppPassword) bool { return p.Account == name })
+	maps.DeleteFunc(s.homes, func(p place, _ time.Time) bool { return p.account == name })
 	return nil
 }
 

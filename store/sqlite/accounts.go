@@ -116,7 +116,7 @@ func (s *Store) PutAccount(ctx context.Context, a auth.Account, recovery ...[]by
 	})
 }
 
-// RemoveAccount removes the record, its grants and app passwords, or says auth.ErrNoAccount.
+// RemoveAccount removes the record, its grants, app passwords and homes, or says auth.ErrNoAccount.
 func (s *Store) RemoveAccount(ctx context.Context, name string) error {
 	known := false
 	err := s.update(ctx, "removing an account", func(tx *sql.Tx) error {
@@ -127,8 +127,12 @@ func (s *Store) RemoveAccount(ctx context.Context, name string) error {
 		if known, err = changed(removed); err != nil || !known {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM grants WHERE account = $1`, name)
-		return err
+		for _, remove := range []string{`DELETE FROM grants WHERE account = $1`, removeHomes} {
+			if _, err := tx.ExecContext(ctx, remove, name); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err == nil && !known {
 		return auth.ErrNoAccount

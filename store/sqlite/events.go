@@ -137,6 +137,9 @@ func eventsQuery(f audit.Filter) (query string, args []any) {
 	if f.Before != 0 {
 		must("id < ?", f.Before)
 	}
+	if f.Kind != "" {
+		must("kind = ?", f.Kind)
+	}
 	if f.Account != "" {
 		must("account = ?", f.Account)
 	}

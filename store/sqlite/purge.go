@@ -10,7 +10,7 @@ import (
 	"imapwarden/audit"
 )
 
-// batchLength is how many events one transaction removes, and vacuumBatch how many
+// batchLength is how many events, bans or homes one transaction removes, and vacuumBatch how many
 // pages one gives back: between two of them a login gets its turn.
 const (
 	batchLength = 1000

@@ -12,21 +12,29 @@ import (
 
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/policy"
 )
 
-// A file of the first version keeps what is in it.
-func TestMigrateFromSchema1(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.db")
+// older makes a file of an older schema.
+func older(t *testing.T, version int64) (path string, db *sql.DB) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "a.db")
 	must(t, create(path))
 	db, err := sql.Open("sqlite", path)
 	must(t, err)
-	defer db.Close()
+	t.Cleanup(func() { db.Close() })
 	provider, err := migrator(db)
 	must(t, err)
-	_, err = provider.UpTo(t.Context(), 1)
+	_, err = provider.UpTo(t.Context(), version)
 	must(t, err)
+	return path, db
+}
+
+// A file of the first version keeps what is in it.
+func TestMigrateFromSchema1(t *testing.T) {
+	path, db := older(t, 1)
 	day := time.Date(2026, 11, 22, 19, 26, 30, 123456000, time.UTC)
-	_, err = db.Exec(`
+	_, err := db.Exec(`
 		INSERT INTO accounts VALUES ('alice', $1);
 		INSERT INTO authenticators VALUES ('t', 'alice', x'00ff', $1, $1, 100);
 		INSERT INTO grants VALUES ('g', 'alice', '192.0.2.0/24', x'0908', $1, $1, $1);
@@ -79,6 +87,55 @@ func TestMigrateFromSchema1(t *testing.T) {
 	}
 }
 
+// A file of the second version keeps what is in it, and remembers from then on.
+func TestMigrateFromSchema2(t *testing.T) {
+	path, db := older(t, 2)
+	day := time.Date(2026, 11, 22, 19, 26, 30, 123456000, time.UTC)
+	hash := audit.Chain(audit.Hash{}, audit.Event{Time: day, Kind: "login", Account: "alice"})
+	_, err := db.Exec(`
+		INSERT INTO accounts VALUES ('alice', $1);
+		INSERT INTO authenticators VALUES ('t', 'alice', x'00ff', $1, $1, 100);
+		INSERT INTO recovery_codes VALUES ('t', x'01', $2);
+		INSERT INTO grants VALUES ('g', 'alice', '192.0.2.0/24', x'0908', $1, $1, $1, x'04', 'k1');
+		INSERT INTO app_passwords VALUES ('p', 'alice', 'phone', x'01', 'k1', x'', x'', x'02', FALSE, '', FALSE, $1, $2, $2, $2, '', '');
+		INSERT INTO events VALUES (7, $1, 'login', '', '', 'alice', '', NULL, '', '', '', '', '', $3)`, day.UnixMicro(), never, hash[:])
+	must(t, err)
+	must(t, db.Close())
+
+	s, err := Open(t.Context(), path)
+	must(t, err)
+	defer s.Close()
+	in, err := s.SignIn(t.Context(), "alice")
+	must(t, err)
+	if in.Account.TOTP == nil || in.Account.TOTP.LastStep != 100 || len(in.Grants) != 1 || in.Grants[0].KeyID != "k1" {
+		t.Errorf("the account came back as %+v", in)
+	}
+	p, err := s.AppPassword(t.Context(), []byte{1})
+	must(t, err)
+	if p.ID != "p" || p.Label != "phone" {
+		t.Errorf("the app password came back as %s, %q", p.ID, p.Label)
+	}
+	must(t, s.Append(t.Context(), []audit.Event{{Time: day, Kind: "login"}}))
+	if report, err := audit.Verify(t.Context(), s, nil); err != nil || report.Broken != nil {
+		t.Errorf("the chain doesn't go on: %+v, %v", report, err)
+	}
+
+	bans, err := s.Bans(t.Context())
+	must(t, err)
+	homes, err := s.Homes(t.Context(), 10)
+	must(t, err)
+	if len(bans) != 0 || len(homes) != 0 {
+		t.Errorf("before there were any, there are %d bans and %d homes", len(bans), len(homes))
+	}
+	network := netip.MustParsePrefix("192.0.2.1/32")
+	must(t, s.PutBans(t.Context(), policy.Ban{Network: network}))
+	must(t, s.PutHomes(t.Context(), policy.Home{Account: "alice", Site: network}))
+	must(t, s.RemoveAccount(t.Context(), "alice"))
+	if homes, err := s.Homes(t.Context(), 10); err != nil || len(homes) != 0 {
+		t.Errorf("an account that was removed has %d homes, %v", len(homes), err)
+	}
+}
+
 // With 100,000 accounts nothing may be looked for from one end to the other.
 func TestLookupsUseAnIndex(t *testing.T) {
 	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "a.db"))
@@ -93,6 +150,7 @@ func TestLookupsUseAnIndex(t *testing.T) {
 		selectAppPassword, selectAppPasswords, countAppPasswords, revokeAppPassword, sealAppPassword,
 		staleAppPassword, retagAppPassword, useAppPassword, purgeRevoked, purgeExpired,
 		selectMark, selectWays, removeEvents,
+		removeBan, purgeBans, removeHomes, purgeHomes,
 	}
 	for _, f := range []audit.Filter{
 		{After: 1},
@@ -121,12 +179,15 @@ func TestLookupsUseAnIndex(t *testing.T) {
 			}
 		}
 	}
-	// Those that read along an index, or in the order of IDs, and stop soon.
+	// Those that read along an index, or in the order of IDs, and stop soon; and all bans, which
+	// are asked for at the start.
 	for query, want := range map[string]string{
 		selectWays:   "SEARCH events USING INDEX events_account (account>?)",
 		selectNewest: "SCAN events",
 		selectOldest: "SCAN events",
 		selectCut:    "SCAN events",
+		selectHomes:  "SCAN homes USING INDEX homes_last",
+		selectBans:   "SCAN bans",
 	} {
 		if got := plan(t, s.write, query); !slices.Equal(got, []string{want}) {
 			t.Errorf("%s\nis done by %q, want %q alone", query, got, want)
@@ -156,7 +217,7 @@ func plan(t *testing.T, db *sql.DB, query string) []string {
 	return steps
 }
 
-// Networks that can't be read must not become everywhere, nor a hash none.
+// Networks that can't be read must not become everywhere, nor a hash or a ban none.
 func TestUnreadableIsAnError(t *testing.T) {
 	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "a.db"))
 	must(t, err)
@@ -177,6 +238,12 @@ func TestUnreadableIsAnError(t *testing.T) {
 		{`PRAGMA ignore_check_constraints = 1; UPDATE events SET hash = x'01'`, func(ctx context.Context) error { _, err := s.Events(ctx, audit.Filter{}); return err }},
 		{`SELECT 1`, func(ctx context.Context) error { return s.Append(ctx, []audit.Event{{}}) }},
 		{`SELECT 1`, func(ctx context.Context) error { _, err := s.PurgeEvents(ctx, time.Now(), 1); return err }},
+		{`INSERT INTO bans VALUES ('192.0.2.0', '', 0, 0, 1, '')`, func(ctx context.Context) error { _, err := s.Bans(ctx); return err }},
+		{`UPDATE bans SET network = '192.0.2.1/24'`, func(ctx context.Context) error { _, err := s.Bans(ctx); return err }},
+		{`UPDATE bans SET network = '192.0.2.0/24', until = 'never'`, func(ctx context.Context) error { _, err := s.Bans(ctx); return err }},
+		{`INSERT INTO homes VALUES ('alice', FALSE, '', 0)`, func(ctx context.Context) error { _, err := s.Homes(ctx, 1); return err }},
+		{`UPDATE homes SET site = '::ffff:192.0.2.1/128'`, func(ctx context.Context) error { _, err := s.Homes(ctx, 1); return err }},
+		{`UPDATE homes SET site = '192.0.2.1/32', last = 'today'`, func(ctx context.Context) error { _, err := s.Homes(ctx, 1); return err }},
 		{`DELETE FROM events; INSERT INTO marks VALUES ('audit-chain', '1 x')`, func(ctx context.Context) error { return s.Append(ctx, []audit.Event{{}}) }},
 	} {
 		_, err := s.write.Exec(test.damage)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/policy"
 	"imapwarden/store/sqlite"
 	"imapwarden/store/storetest"
 )
@@ -111,6 +113,8 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 // fill writes one record of each kind; check wants them all.
+var site = netip.MustParsePrefix("2001:db8:0:1::/64")
+
 func fill(ctx context.Context, s *sqlite.Store) error {
 	account := auth.Account{Name: "alice", TOTP: &auth.TOTP{ID: "t", Sealed: []byte{1}, LastStep: 100}}
 	return errors.Join(
@@ -118,6 +122,8 @@ func fill(ctx context.Context, s *sqlite.Store) error {
 		s.PutGrant(ctx, auth.Grant{ID: "g", Account: "alice"}),
 		s.SetMark(ctx, "key", "1"),
 		s.Append(ctx, []audit.Event{{Kind: "login"}}),
+		s.PutBans(ctx, policy.Ban{Network: site, Detail: "b"}),
+		s.PutHomes(ctx, policy.Home{Account: "alice", Site: site}),
 		spend(ctx, s, 101),
 		issue(ctx, s),
 		spendRecovery(ctx, s),
@@ -164,6 +170,13 @@ func check(t *testing.T, s *sqlite.Store) {
 	must(t, err)
 	if len(grants) != 3 || mark != "1" || len(events) != 1 {
 		t.Errorf("got %d grants, mark %q and %d events; want 3, 1 and 1", len(grants), mark, len(events))
+	}
+	bans, err := s.Bans(ctx)
+	must(t, err)
+	homes, err := s.Homes(ctx, 10)
+	must(t, err)
+	if len(bans) != 1 || bans[0].Detail != "b" || len(homes) != 1 || homes[0].Site != site {
+		t.Errorf("the bans are %+v and the homes %+v", bans, homes)
 	}
 	if p, err := s.AppPassword(ctx, []byte{1}); err != nil || p.ID != "p" {
 		t.Errorf("the app password is %s, %v", p.ID, err)
@@ -234,6 +247,58 @@ func TestAppendAllOrNothing(t *testing.T) {
 	chained(t, s, 0)
 	must(t, s.Append(t.Context(), events[:1]))
 	chained(t, s, 1)
+}
+
+// A call that fails half-way leaves bans, homes and accounts as they were.
+func TestMemoryAllOrNothing(t *testing.T) {
+	network := func(text string) netip.Prefix { return netip.MustParsePrefix(text) }
+	first, second := policy.Ban{Network: network("192.0.2.0/24"), Times: 1}, policy.Ban{Network: network("198.51.100.0/24"), Times: 1}
+	alice, bob := policy.Home{Account: "alice", Site: site}, policy.Home{Account: "bob", Site: site}
+	for name, test := range map[string]struct {
+		refuse string // as in CREATE TRIGGER
+		call   func(context.Context, *sqlite.Store) error
+	}{
+		"PutBans": {`UPDATE ON bans WHEN old.network = '198.51.100.0/24'`, func(ctx context.Context, s *sqlite.Store) error {
+			again, third := first, policy.Ban{Network: network("9.0.0.0/8")}
+			again.Times = 2
+			return s.PutBans(ctx, second, third, again)
+		}},
+		"RemoveBans": {`DELETE ON bans WHEN old.network = '198.51.100.0/24'`, func(ctx context.Context, s *sqlite.Store) error {
+			return s.RemoveBans(ctx, first.Network, second.Network)
+		}},
+		"PutHomes": {`UPDATE ON homes WHEN old.account = 'bob'`, func(ctx context.Context, s *sqlite.Store) error {
+			again, other := alice, bob
+			again.Last, other.Last = time.Now(), time.Now()
+			return s.PutHomes(ctx, other, again, policy.Home{Account: "aaron", Site: site})
+		}},
+		"RemoveAccount": {`DELETE ON homes WHEN old.account = 'alice'`, func(ctx context.Context, s *sqlite.Store) error {
+			return s.RemoveAccount(ctx, "alice")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "a.db")
+			s := open(t, path)
+			ctx := t.Context()
+			must(t, errors.Join(
+				s.PutAccount(ctx, auth.Account{Name: "alice"}), s.PutGrant(ctx, auth.Grant{ID: "g", Account: "alice"}),
+				s.PutBans(ctx, first, second), s.PutHomes(ctx, alice, bob)))
+			_, err := raw(t, path).Exec(`CREATE TRIGGER refuse BEFORE ` + test.refuse + ` BEGIN SELECT RAISE(ABORT, 'refused'); END`)
+			must(t, err)
+			if err := test.call(ctx, s); err == nil || !strings.Contains(err.Error(), "refused") {
+				t.Errorf("got %v, want what the trigger says", err)
+			}
+			in, err := s.SignIn(ctx, "alice")
+			must(t, err)
+			bans, err := s.Bans(ctx)
+			must(t, err)
+			homes, err := s.Homes(ctx, 10)
+			must(t, err)
+			if in.Account.Name != "alice" || len(in.Grants) != 1 || len(bans) != 2 || bans[0].Times != 1 ||
+				len(homes) != 2 || !homes[0].Last.IsZero() {
+				t.Errorf("half of it was done: %+v, %+v, %+v", in, bans, homes)
+			}
+		})
+	}
 }
 
 // Whoever writes into the file without us is found out.
@@ -390,7 +455,7 @@ func TestOpenTogether(t *testing.T) {
 	must(t, err)
 	defer other.Close()
 	for _, statement := range []string{ // back to before the first migration
-		`DROP TABLE recovery_codes`, `DROP TABLE app_passwords`, `DROP TABLE authenticators`, `DROP TABLE accounts`, `DROP TABLE grants`, `DROP TABLE marks`, `DROP TABLE events`,
+		`DROP TABLE bans`, `DROP TABLE homes`, `DROP TABLE recovery_codes`, `DROP TABLE app_passwords`, `DROP TABLE authenticators`, `DROP TABLE accounts`, `DROP TABLE grants`, `DROP TABLE marks`, `DROP TABLE events`,
 		`DELETE FROM imapwarden_schema WHERE version_id > 0`,
 		`BEGIN IMMEDIATE`,
 	} {

@@ -46,8 +46,8 @@ func eventFilters(t *testing.T, s Store) {
 	must(t, s.Append(t.Context(), []audit.Event{
 		{Detail: "0", Time: day, Account: "alice", Source: "192.0.2.1"},
 		{Detail: "1", Time: day.Add(time.Hour), Account: "bob", Source: "192.0.2.1"},
-		{Detail: "2", Time: day.Add(2 * time.Hour), Account: "alice", Source: "192.0.2.2"},
-		{Detail: "3", Time: day.Add(time.Hour), Account: "alice", Source: "2001:db8::1"}, // written late
+		{Detail: "2", Time: day.Add(2 * time.Hour), Account: "alice", Source: "192.0.2.2", Kind: "login"},
+		{Detail: "3", Time: day.Add(time.Hour), Account: "alice", Source: "2001:db8::1", Kind: "alert"}, // written late
 		{Detail: "4", Time: day.Add(3 * time.Hour)},
 	}))
 	first := events(t, s, audit.Filter{})[0].ID
@@ -63,6 +63,9 @@ func eventFilters(t *testing.T, s Store) {
 		{"before, the newest", audit.Filter{Before: first + 3, Limit: 2}, "12"},
 		{"before, the oldest", audit.Filter{Before: first + 3, Limit: 2, Oldest: true}, "01"},
 		{"before the first", audit.Filter{Before: first}, ""},
+		{"kind", audit.Filter{Kind: "alert"}, "3"},
+		{"kind of an account", audit.Filter{Kind: "alert", Account: "bob"}, ""},
+		{"part of a kind", audit.Filter{Kind: "log"}, ""},
 		{"between", audit.Filter{After: first, Before: first + 3}, "12"},
 		{"account", audit.Filter{Account: "alice"}, "023"},
 		{"part of a name", audit.Filter{Account: "ali"}, ""},
@@ -71,7 +74,7 @@ func eventFilters(t *testing.T, s Store) {
 		{"limit", audit.Filter{Limit: 2}, "34"},
 		{"limit of an account", audit.Filter{Account: "alice", Limit: 2}, "23"},
 		{"all together", audit.Filter{
-			After: first, Account: "alice", Source: netip.MustParsePrefix("192.0.2.0/24"),
+			After: first, Kind: "login", Account: "alice", Source: netip.MustParsePrefix("192.0.2.0/24"),
 			Since: day.Add(time.Hour), Limit: 5,
 		}, "2"},
 	} {

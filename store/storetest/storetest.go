@@ -1,5 +1,5 @@
 // Package storetest holds what every store must keep: one test for each promise
-// that package auth and package audit make. Each test gets an empty store.
+// that packages auth, audit and policy make. Each test gets an empty store.
 package storetest
 
 import (
@@ -17,12 +17,14 @@ import (
 
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/policy"
 )
 
 // A Store is what is tested.
 type Store interface {
 	auth.Records
 	audit.Sink
+	policy.Memory
 	Events(ctx context.Context, f audit.Filter) ([]audit.Event, error)
 	Ways(ctx context.Context, since time.Time, after string, limit int) ([]audit.Way, error)
 	PurgeEvents(ctx context.Context, before time.Time, most int) (removed int64, err error)
@@ -82,6 +84,18 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"PurgeEvents keeps the newest", purgeManyEvents},
 		{"PurgeEvents leaves something", purgeAllEvents},
 		{"an ID isn't given twice, also after a purge", purgedIDs},
+		{"bans come back as they were put, by network", banRoundTrip},
+		{"PutBans replaces those of the same networks", putBansReplaces},
+		{"RemoveBans removes those named", removeBans},
+		{"homes come back as they were put, the latest first", homeRoundTrip},
+		{"of too many homes the latest come", homeLimit},
+		{"a home's Last only becomes later", putHomesLater},
+		{"many homes are put at once", putManyHomes},
+		{"bans and homes are put all, or none", putMemoryWhole},
+		{"RemoveAccount removes the account's homes", removeHomes},
+		{"PurgeMemory removes what was over before", purgeMemory},
+		{"bans and homes with a cancelled context: an error, and nothing is written", cancelledMemory},
+		{"bans and homes are put by many at once", memoryRace},
 		{"a cancelled context is an error, and nothing is written", cancelled},
 		{"what a caller holds is a copy", copies},
 		{"all methods may run at once", concurrent},
