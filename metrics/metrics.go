@@ -43,6 +43,7 @@ type Metrics struct {
 	duration *prometheus.HistogramVec
 	limited  *prometheus.CounterVec
 	upstream *prometheus.CounterVec
+	alerts   *prometheus.CounterVec
 }
 
 // New makes all counters, at zero, in a registry of their own, next to those
@@ -97,6 +98,10 @@ func New() *Metrics {
 			Name: "imapwarden_upstream_failures_total",
 			Help: "Upstreams that could not be used, by step.",
 		}, []string{"step"}),
+		alerts: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "imapwarden_alerts_total",
+			Help: "Alerts, by signal; those that the audit counts together with another are in it.",
+		}, []string{"signal"}),
 	}
 	// Known series begin at zero, or else the first failure of all is no increase.
 	for _, step := range []Step{Dial, TLS, Greeting, Login} {
@@ -132,6 +137,33 @@ func (m *Metrics) WatchAuditFile(passed func() time.Time) {
 		}
 		return 0
 	}))
+}
+
+// WatchWebhook shows how many alerts wait to be posted, and how many requests the receiver
+// didn't take. It is called once, where there is a webhook.
+func (m *Metrics) WatchWebhook(waiting, failures func() float64) {
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "imapwarden_webhook_waiting",
+			Help: "Alerts that the webhook's receiver doesn't have yet; 1000 stands for these and more.",
+		}, waiting),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "imapwarden_webhook_failures_total",
+			Help: "Requests with an alert that the webhook's receiver didn't take.",
+		}, failures),
+	)
+}
+
+// KnowAlerts lets the series of these signals begin at zero.
+func (m *Metrics) KnowAlerts(signals ...string) {
+	for _, signal := range signals {
+		m.alerts.WithLabelValues(signal)
+	}
+}
+
+// Alerted counts one alert. The signal is a constant of package policy.
+func (m *Metrics) Alerted(signal string) {
+	m.alerts.WithLabelValues(signal).Inc()
 }
 
 // Login counts one attempt that was answered after the given time. The three

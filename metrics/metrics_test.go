@@ -51,6 +51,9 @@ func TestSeries(t *testing.T) {
 	m.UpstreamFailed(TLS)
 	m.WatchAudit(func() float64 { return 3 }, func() float64 { return 4 })
 	m.WatchAuditFile(func() time.Time { return time.UnixMicro(1_500_000) })
+	m.WatchWebhook(func() float64 { return 5 }, func() float64 { return 6 })
+	m.KnowAlerts("unproved", "decoy-account")
+	m.Alerted("unproved")
 
 	got := samples(t, m)
 	for series, want := range map[string]string{
@@ -70,6 +73,10 @@ func TestSeries(t *testing.T) {
 		`imapwarden_audit_events_lost_total`:                                           "3",
 		`imapwarden_audit_events_waiting`:                                              "4",
 		`imapwarden_audit_file_complete_timestamp_seconds`:                             "1.5",
+		`imapwarden_webhook_waiting`:                                                   "5",
+		`imapwarden_webhook_failures_total`:                                            "6",
+		`imapwarden_alerts_total{signal="unproved"}`:                                   "1",
+		`imapwarden_alerts_total{signal="decoy-account"}`:                              "0",
 		`imapwarden_upstream_failures_total{step="dial"}`:                              "0",
 		`imapwarden_upstream_failures_total{step="tls"}`:                               "1",
 		`imapwarden_upstream_failures_total{step="greeting"}`:                          "0",
