@@ -33,6 +33,9 @@ func (c *checker) check() {
 	c.mfa()
 	c.rules()
 	c.limits()
+	c.passwords()
+	c.geo()
+	c.alerts()
 	c.timeouts()
 	c.storage()
 	c.operation()
@@ -179,32 +182,6 @@ func (c *checker) mfa() {
 	}
 }
 
-func (c *checker) limits() {
-	l := c.Limits
-	c.oneOf("limits.mode", l.Mode, "enforce", "observe")
-	if l.Mode == "observe" {
-		c.warn("limits.mode", l.Mode, `guessing is recorded but not stopped; "enforce" stops it`)
-	}
-	for _, count := range []struct {
-		key string
-		n   int
-	}{
-		{"address_per_minute", l.AddressPerMinute},
-		{"address_per_day", l.AddressPerDay},
-		{"account_failures", l.AccountFailures},
-		{"refusals", l.Refusals},
-		{"connections_before_login", l.ConnectionsBeforeLogin},
-		{"total_before_login", l.TotalBeforeLogin},
-		{"connections_account_address", l.PerAccountAndAddress},
-		{"connections_account", l.PerAccount},
-	} {
-		if count.n < 1 {
-			c.refuse("limits."+count.key, count.n, "must be at least 1")
-		}
-	}
-	c.positive("limits.account_penalty", l.AccountPenalty)
-}
-
 func (c *checker) timeouts() {
 	t := c.Timeouts
 	c.positive("timeouts.handshake", t.Handshake)
@@ -235,8 +212,8 @@ func (c *checker) storage() {
 	}
 	if c.Store.KeyFile == "" {
 		c.refuse("store.key_file", c.Store.KeyFile, "must be the path of a file; it is made on first start")
-	} else if info, err := os.Stat(c.Store.KeyFile); err == nil && info.Mode().Perm()&0o077 != 0 {
-		c.refuse("store.key_file", c.Store.KeyFile, "others than its owner may read it (mode %04o), and with the store make codes: chmod 600 %s", info.Mode().Perm(), c.Store.KeyFile)
+	} else {
+		c.secret("store.key_file", c.Store.KeyFile, "with the store make codes")
 	}
 	if sqlite && path != "" && c.place["store.url"] > 0 {
 		c.folder("store.url", c.Store.URL, filepath.Dir(path))

@@ -13,6 +13,7 @@ import (
 var accountPattern = regexp.MustCompile(`^[\p{L}\p{N}._+*-]*(@[\p{L}\p{N}._+*-]*)?$`)
 
 func (c *checker) rules() {
+	c.geoFiles()
 	named := map[string]string{}
 	last := "" // the rule that fits everything
 	for i, r := range c.Rules {
@@ -58,6 +59,11 @@ func (c *checker) matchers(key string, r Rule) {
 	}{
 		{key + ".accounts", len(r.Accounts)},
 		{key + ".networks", len(r.Networks)},
+		{key + ".network_files", len(r.NetworkFiles)},
+		{key + ".countries", len(r.Countries)},
+		{key + ".owners", len(r.Owners)},
+		{key + ".tls", len(r.TLS)},
+		{key + ".programs", len(r.Programs)},
 		{key + ".weekdays", len(r.Weekdays)},
 	} {
 		if c.place[list.key] > 0 && list.n == 0 {
@@ -67,8 +73,24 @@ func (c *checker) matchers(key string, r Rule) {
 	for j, pattern := range r.Accounts {
 		c.pattern(fmt.Sprintf("%s.accounts[%d]", key, j), pattern)
 	}
+	for j, path := range r.NetworkFiles {
+		c.networkFile(fmt.Sprintf("%s.network_files[%d]", key, j), path)
+	}
+	c.places(key, r)
+	c.versions(key, r)
 	if since, until := r.Period(); !until.IsZero() && !since.Before(until) {
 		c.warn(key+".until", r.Until, "never used, because it isn't after since (%s)", r.Since)
+	}
+}
+
+// versions judges the versions of TLS that a rule is for.
+func (c *checker) versions(key string, r Rule) {
+	for j, version := range r.TLS {
+		key := fmt.Sprintf("%s.tls[%d]", key, j)
+		c.oneOf(key, version, "1.2", "1.3")
+		if version == "1.2" && c.TLS.MinVersion == "1.3" {
+			c.warn(key, version, `never used: tls.min_version = "1.3" lets no such client in`)
+		}
 	}
 }
 
@@ -104,20 +126,27 @@ func (c *checker) softened(key string, r Rule) {
 		c.warn(key+".second_factor", r.SecondFactor, `accounts without an enrolment that this rule fits get in with the password alone; "required" asks them too`)
 	case "observe":
 		c.warn(key+".second_factor", r.SecondFactor, `whoever this rule fits gets in with the password alone, this only records it; "required" asks for the second factor`)
+	default:
+		return
+	}
+	if len(r.Programs) > 0 {
+		c.warn(key+".programs", strings.Join(r.Programs, ", "), "keeps nobody from what this rule waives: a program can say that it is any other")
 	}
 }
 
 // fitsAll says if no attempt can pass the rule by. A matcher whose value couldn't be
 // read is one nevertheless, and keeps it from that.
 func (c *checker) fitsAll(key string, r Rule) bool {
-	for _, matcher := range []string{"since", "until", "weekdays", "hours", "countries"} {
-		if c.place[key+"."+matcher] > 0 {
-			return false
-		}
+	given := func(matcher string) bool { return c.place[key+"."+matcher] > 0 }
+	if slices.ContainsFunc([]string{"since", "until", "weekdays", "hours", "countries", "owners"}, given) {
+		return false
 	}
-	everybody := c.place[key+".accounts"] == 0 || slices.Contains(r.Accounts, "*")
-	everywhere := c.place[key+".networks"] == 0 || slices.ContainsFunc(r.Networks, anyIPv4) && slices.ContainsFunc(r.Networks, anyIPv6)
-	return everybody && everywhere
+	everybody := !given("accounts") || slices.Contains(r.Accounts, "*")
+	everywhere := !given("networks") && !given("network_files") ||
+		slices.ContainsFunc(r.Networks, anyIPv4) && slices.ContainsFunc(r.Networks, anyIPv6)
+	anyhow := !given("tls") || slices.Contains(r.TLS, "1.2") && slices.Contains(r.TLS, "1.3")
+	anything := !given("programs") || slices.Contains(r.Programs, "*")
+	return everybody && everywhere && anyhow && anything
 }
 
 func anyIPv4(p netip.Prefix) bool { return p.Bits() == 0 && p.Addr().Is4() }

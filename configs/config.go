@@ -20,6 +20,9 @@ type Config struct {
 	MFA           MFA        `toml:"mfa"`
 	Rules         []Rule     `toml:"rule"`
 	Limits        Limits     `toml:"limits"`
+	Passwords     Passwords  `toml:"passwords"`
+	Geo           Geo        `toml:"geo"`
+	Alerts        Alerts     `toml:"alerts"`
 	Timeouts      Timeouts   `toml:"timeouts"`
 	Store         Store      `toml:"store"`
 	Shared        Shared     `toml:"shared"`
@@ -107,16 +110,64 @@ type TLSClient struct {
 
 // Limits bound what strangers can try. Counts are of failures: good logins cost nothing.
 type Limits struct {
-	Mode                   string   `toml:"mode"`                        // "enforce" or "observe"
-	AddressPerMinute       int      `toml:"address_per_minute"`          // failed attempts of one address (IPv6: its /64)
-	AddressPerDay          int      `toml:"address_per_day"`             // the same over a day
-	AccountFailures        int      `toml:"account_failures"`            // failed attempts on one account from unfamiliar networks...
-	AccountPenalty         Duration `toml:"account_penalty"`             // ...then these wait so long
-	Refusals               int      `toml:"refusals"`                    // so many end a connection
-	ConnectionsBeforeLogin int      `toml:"connections_before_login"`    // of one address
-	TotalBeforeLogin       int      `toml:"total_before_login"`          // of all addresses together
-	PerAccountAndAddress   int      `toml:"connections_account_address"` // after login
-	PerAccount             int      `toml:"connections_account"`         // after login
+	Mode    string   `toml:"mode"`    // "enforce" or "observe"
+	Observe []string `toml:"observe"` // signals that only record what they would do, whatever mode says
+
+	AddressPerMinute int `toml:"address_per_minute"` // failed attempts of one address (IPv6: its /64); three times as many of its /26 (/48), nine times of its /21 (/32)
+	AddressPerDay    int `toml:"address_per_day"`    // the same over a day
+	NATShare         int `toml:"nat_share"`          // percent: limits of a source grow by that share of the accounts that signed in from it lately
+
+	NetworkAccounts int      `toml:"network_accounts"` // accounts failing from one /24 (/48) within 30 minutes; more ban it
+	NetworkUnknown  int      `toml:"network_unknown"`  // accounts failing from there within an hour that nobody knows; so many ban it
+	Ban             Duration `toml:"ban"`              // the first ban of a network; each one soon after is twice as long...
+	LongestBan      Duration `toml:"longest_ban"`      // ...up to this
+
+	AccountFailures int      `toml:"account_failures"` // distinct failed attempts on one account from unfamiliar networks...
+	AccountPenalty  Duration `toml:"account_penalty"`  // ...then these wait so long, but for who brings a right code
+	AccountCodes    int      `toml:"account_codes"`    // wrong codes for one account from unfamiliar networks in a day; then nobody from these
+	FamiliarPerDay  int      `toml:"familiar_per_day"` // failed attempts on one account from one of its own networks
+
+	AccountNetworks        int `toml:"account_networks"`         // networks that try one account within a day...
+	AccountNetworkFailures int `toml:"account_network_failures"` // ...or failures from more than one of them: then the password alone isn't enough from unfamiliar ones for an hour
+
+	PasswordPerHour int `toml:"password_per_hour"` // accounts for which one password was wrong within an hour...
+	PasswordPerDay  int `toml:"password_per_day"`  // ...or a day: then every attempt with it needs a fresh code
+
+	UnprovedPerHour  int `toml:"unproved_per_hour"`  // attempts from unfamiliar networks that lack a second factor, and that the upstream is asked about all the same
+	StrangersPerHour int `toml:"strangers_per_hour"` // failures from unfamiliar networks where the password alone lets in, of all together; 0: by the number of accounts
+	AlarmShare       int `toml:"alarm_share"`        // percent points of failures above the hour's norm: the alarm
+
+	Tarpit       []Duration `toml:"tarpit"`        // how long refusals of penalised sources take, one after the other
+	TarpitPlaces int        `toml:"tarpit_places"` // connections that are kept waiting so at once
+	Decoys       []string   `toml:"decoys"`        // accounts that nobody has, as patterns: whoever tries one is banned
+
+	Trusted []netip.Prefix `toml:"trusted"` // networks without limits and bans
+	Webmail []netip.Prefix `toml:"webmail"` // peers whose word for the client's address (ID x-originating-ip) is believed
+
+	Refusals               int `toml:"refusals"`                    // so many end a connection
+	ConnectionsBeforeLogin int `toml:"connections_before_login"`    // of one address
+	TotalBeforeLogin       int `toml:"total_before_login"`          // of all addresses together
+	PerAccountAndAddress   int `toml:"connections_account_address"` // after login
+	PerAccount             int `toml:"connections_account"`         // after login
+}
+
+// Passwords names a list of common or breached passwords.
+type Passwords struct {
+	File   string `toml:"file"`   // one a line, or what 'imapwarden passwords build' wrote; "" turns it off
+	Action string `toml:"action"` // of attempts with one of them from unfamiliar networks: "fresh-code", "refuse" or "report"
+}
+
+// Geo names the files in MaxMind's format that say where addresses are.
+type Geo struct {
+	Countries string `toml:"countries"` // country of an address
+	Owners    string `toml:"owners"`    // autonomous system of an address
+	Absent    string `toml:"absent"`    // rules that need a file that can't be read: "skip" or "refuse"
+}
+
+// Alerts says who is told at once.
+type Alerts struct {
+	Webhook string `toml:"webhook"`  // https://...; "" turns it off
+	KeyFile string `toml:"key_file"` // what the bodies are signed with; made on first start, mode 0600
 }
 
 // Timeouts bound each state of a session.

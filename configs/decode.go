@@ -5,6 +5,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"regexp"
 	"slices"
@@ -266,6 +267,13 @@ func (w walker) fits(at cursor, n *unstable.Node) bool {
 		}
 		at.value.SetInt(i)
 		return true
+	case reflect.Uint32:
+		i, err := strconv.ParseInt(string(n.Data), 0, 64)
+		if n.Kind != unstable.Integer || err != nil || i < 0 || i > math.MaxUint32 {
+			return false
+		}
+		at.value.SetUint(uint64(i))
+		return true
 	case reflect.Struct:
 		if n.Kind != unstable.InlineTable {
 			return false
@@ -278,6 +286,7 @@ func (w walker) fits(at cursor, n *unstable.Node) bool {
 		if n.Kind != unstable.Array {
 			return false
 		}
+		at.value.SetZero() // instead of the default, not behind it
 		for it := n.Children(); it.Next(); {
 			element := appendTo(at)
 			if first := it.Node().Child(); it.Node().Kind == unstable.InlineTable && first.Valid() {
@@ -336,6 +345,8 @@ func wanted(t reflect.Type) string {
 		return "must be a list, such as [ value, value ]"
 	case reflect.Int:
 		return "must be a whole number, without quotes"
+	case reflect.Uint32:
+		return "must be a whole number from 0 to 4294967295, without quotes"
 	case reflect.Bool:
 		return "must be true or false, without quotes"
 	default:

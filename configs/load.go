@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,12 +59,20 @@ func (c *Config) resolve(folder string) {
 	if absolute, err := filepath.Abs(folder); err == nil {
 		folder = absolute
 	}
-	paths := []*string{&c.TLS.ClientCA, &c.TLS.ACME.CA, &c.Store.KeyFile, &c.Admin.Socket, &c.Audit.File}
+	paths := []*string{
+		&c.TLS.ClientCA, &c.TLS.ACME.CA, &c.Store.KeyFile, &c.Admin.Socket, &c.Audit.File,
+		&c.Passwords.File, &c.Geo.Countries, &c.Geo.Owners, &c.Alerts.KeyFile,
+	}
 	for i := range c.TLS.Certificates {
 		paths = append(paths, &c.TLS.Certificates[i].Cert, &c.TLS.Certificates[i].Key)
 	}
 	for i := range c.Upstreams {
 		paths = append(paths, &c.Upstreams[i].CA, &c.Upstreams[i].Master.PasswordFile)
+	}
+	for _, r := range c.Rules {
+		for i := range r.NetworkFiles {
+			paths = append(paths, &r.NetworkFiles[i])
+		}
 	}
 	for _, path := range paths {
 		if *path != "" && !filepath.IsAbs(*path) {
@@ -75,17 +84,38 @@ func (c *Config) resolve(folder string) {
 	}
 }
 
-// fold lower-cases the names that are compared with accounts, which are case-folded.
+// fold gives what is compared its one form: lower case where accounts are, which are
+// case-folded, or what programs say that they are, and IPv4 networks as such.
 func (c *Config) fold() {
 	c.DefaultDomain = strings.ToLower(c.DefaultDomain)
 	for i := range c.Routes {
 		c.Routes[i].Domain = strings.ToLower(c.Routes[i].Domain)
 		c.Routes[i].Account = strings.ToLower(c.Routes[i].Account)
 	}
+	lower(c.Limits.Decoys)
+	for _, l := range c.Listeners {
+		unmap(l.TrustedProxies)
+	}
+	unmap(c.Limits.Trusted)
+	unmap(c.Limits.Webmail)
 	for _, r := range c.Rules {
-		for i := range r.Accounts {
-			r.Accounts[i] = strings.ToLower(r.Accounts[i])
+		lower(r.Accounts)
+		lower(r.Programs)
+	}
+}
+
+// unmap writes IPv4 networks as such, for an IPv6 one has no IPv4 address in it.
+func unmap(networks []netip.Prefix) {
+	for i, p := range networks {
+		if p.Addr().Is4In6() && p.Bits() >= 96 {
+			networks[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 		}
+	}
+}
+
+func lower(list []string) {
+	for i := range list {
+		list[i] = strings.ToLower(list[i])
 	}
 }
 

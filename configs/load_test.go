@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // folder makes a folder with fullchain.pem and privkey.pem for mail.example.org.
@@ -90,6 +92,12 @@ account = "Alice@Example.org"
 upstream = "default"
 [mfa]
 refusal_delay = "1s500ms"
+[limits]
+tarpit = ["1s", "15s"]
+decoys = ["Trap@Example.org", "test*"]
+trusted = ["::ffff:192.0.2.10/128", "2001:db8::/48"]
+[alerts]
+key_file = "state/webhook.key"
 [store]
 url = "sqlite:state/w.db"
 key_file = "state/w.key"
@@ -107,8 +115,50 @@ key_file = "state/w.key"
 	want.Upstreams[0].Address, want.Upstreams[0].TLS = "127.0.0.1:143", "none"
 	want.Routes = []Route{{Account: "alice@example.org", Upstream: "default"}}
 	want.MFA.RefusalDelay = Duration(1500 * time.Millisecond)
+	want.Limits.Tarpit = []Duration{Duration(time.Second), Duration(15 * time.Second)}
+	want.Limits.Decoys = []string{"trap@example.org", "test*"}
+	want.Limits.Trusted = []netip.Prefix{netip.MustParsePrefix("192.0.2.10/32"), netip.MustParsePrefix("2001:db8::/48")}
+	want.Alerts.KeyFile = dir + "/state/webhook.key"
 	want.Store = Store{URL: "sqlite:" + dir + "/state/w.db", KeyFile: dir + "/state/w.key"}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Paths start at the file's folder and patterns are in lower case, whatever else is wrong.
+func TestLoadResolves(t *testing.T) {
+	dir := folder(t)
+	path := filepath.Join(dir, "imapwarden.toml")
+	write(t, path, required+`
+[[rule]]
+accounts = ["Admin-*"]
+network_files = ["vpn.txt", "/nowhere/vpn.txt"]
+owners = [64496, 4_294_967_295]
+tls = ["1.3"]
+programs = ["Thunderbird*"]
+[passwords]
+file = "common.txt"
+[geo]
+countries = "country.mmdb"
+owners = "asn.mmdb"
+`)
+	got, problems := Load(path, "hostname")
+	if got == nil {
+		t.Fatalf("not loaded: %v", problems)
+	}
+	rule := DefaultRule()
+	rule.Accounts = []string{"admin-*"}
+	rule.NetworkFiles = []string{dir + "/vpn.txt", "/nowhere/vpn.txt"}
+	rule.Owners = []uint32{64496, 4294967295}
+	rule.TLS = []string{"1.3"}
+	rule.Programs = []string{"thunderbird*"}
+	if diff := cmp.Diff([]Rule{rule}, got.Rules, cmp.AllowUnexported(Moment{}, Zone{})); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(Passwords{File: dir + "/common.txt", Action: "fresh-code"}, got.Passwords); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(Geo{Countries: dir + "/country.mmdb", Owners: dir + "/asn.mmdb", Absent: "skip"}, got.Geo); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -193,7 +243,7 @@ format = "text"
 	want := []string{
 		`w.toml:1: hostname = 5: must be a text in quotes`,
 		`w.toml:2: default_domain = "bad domain": must be a DNS name such as "mail.example.org" (international ones in their xn-- form), or ""`,
-		`w.toml:3: unknown key "colour": at the top there are hostname, default_domain, account_names, listener, tls, upstream, route, mfa, rule, limits, timeouts, store, shared, portal, admin, metrics, log, audit`,
+		`w.toml:3: unknown key "colour": at the top there are hostname, default_domain, account_names, listener, tls, upstream, route, mfa, rule, limits, passwords, geo, alerts, timeouts, store, shared, portal, admin, metrics, log, audit`,
 		`w.toml:6: listener[0].address = "127.0.0.1:imaps": must be a host and a port as a number, such as "127.0.0.1:143", "[::1]:143" or "imap.example.org:993"`,
 		`w.toml:7: listener[0].tls = "ssl": must be "implicit" or "starttls"`,
 		`w.toml:8: listener[1].address is missing: a host and a port, such as "127.0.0.1:143"`,
@@ -322,7 +372,7 @@ func TestSyntax(t *testing.T) {
 				"w.toml:5: there is only one mfa: write [mfa], in one bracket",
 				"w.toml:7: route is a list of tables: each begins with [[route]], in two brackets",
 				"w.toml:9: portal.url is not a table: must be a text in quotes",
-				`w.toml:10: unknown key "nothing": at the top there are hostname, default_domain, account_names, listener, tls, upstream, route, mfa, rule, limits, timeouts, store, shared, portal, admin, metrics, log, audit`,
+				`w.toml:10: unknown key "nothing": at the top there are hostname, default_domain, account_names, listener, tls, upstream, route, mfa, rule, limits, passwords, geo, alerts, timeouts, store, shared, portal, admin, metrics, log, audit`,
 			},
 		},
 		"kinds of values": {
@@ -334,6 +384,18 @@ func TestSyntax(t *testing.T) {
 				"w.toml:8: limits.refusals = 3.0: must be a whole number, without quotes",
 				"w.toml:9: limits.mode is not a table: must be a text in quotes",
 				`w.toml:10: rule[0].networks[0] = "10.0.0.0/33": must be a network in quotes, such as "203.0.113.0/24"`,
+			},
+		},
+		"lists": {
+			"[limits]\ntarpit = [\n  \"2s\",\n  5,\n  \"1h1d\",\n]\nobserve = \"unproved\"\nwebmail = [\"192.0.2.1\"]\n[[rule]]\nowners = [-1, 4294967296]\naccounts = [\"a\"]\n[[rule]]\nowners = [\n  \"AS64496\",\n]\n",
+			[]string{
+				`w.toml:8: limits.tarpit[1] = 5: must be a duration in quotes, such as "90s", "12h" or "1d12h"`,
+				`w.toml:9: limits.tarpit[2] = "1h1d": must be a duration in quotes, such as "90s", "12h" or "1d12h"`,
+				`w.toml:11: limits.observe = "unproved": must be a list, such as [ value, value ]`,
+				`w.toml:12: limits.webmail[0] = "192.0.2.1": must be a network in quotes, such as "203.0.113.0/24"`,
+				"w.toml:14: rule[0].owners[0] = -1: must be a whole number from 0 to 4294967295, without quotes",
+				"w.toml:14: rule[0].owners[1] = 4294967296: must be a whole number from 0 to 4294967295, without quotes",
+				`w.toml:18: rule[1].owners[0] = "AS64496": must be a whole number from 0 to 4294967295, without quotes`,
 			},
 		},
 		"a list of texts isn't one of tables": {
@@ -380,6 +442,9 @@ func TestNoSecret(t *testing.T) {
 		`store.password = "hunter2`,
 		`store.password = 'hunter2'`,
 		`store.password = hunter2`,
+		`passwords = { file = 1, password = "hunter2" }`,
+		`alerts.webhook = "https://warden:hunter2@alerts.example.org/"`,
+		`alerts.webhook = 'https://:hunter2@alerts.example.org/`,
 		"[store]\nadmin_token = \"hunter2\"\n",
 		"store.password = \"\"\"\nhunter2",
 	} {
@@ -393,8 +458,10 @@ func TestNoSecret(t *testing.T) {
 			}
 		}
 	}
-	if line := `master = { password_file = "master.txt" }`; redact(line) != line {
-		t.Errorf("a file's name is no secret: %s", redact(line))
+	for _, line := range []string{`master = { password_file = "master.txt" }`, "password_per_day = 8", `passwords = { file = "common.txt" }`} {
+		if redact(line) != line {
+			t.Errorf("there is no secret in it: %s", redact(line))
+		}
 	}
 }
 

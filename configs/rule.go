@@ -16,7 +16,11 @@ type Rule struct {
 	Name         string         `toml:"name"`     // see Title
 	Accounts     []string       `toml:"accounts"` // patterns in lower case; a * stands for any text, also none
 	Networks     []netip.Prefix `toml:"networks"`
-	Countries    []string       `toml:"countries"`
+	NetworkFiles []string       `toml:"network_files"` // more networks, one a line
+	Countries    []string       `toml:"countries"`     // ISO 3166-1 alpha-2, such as "DE"
+	Owners       []uint32       `toml:"owners"`        // autonomous system numbers of the networks' owners
+	TLS          []string       `toml:"tls"`           // versions, "1.2" or "1.3"
+	Programs     []string       `toml:"programs"`      // patterns in lower case of what mail programs say that they are
 	Since        Moment         `toml:"since"`
 	Until        Moment         `toml:"until"`    // itself too late
 	Weekdays     []Weekday      `toml:"weekdays"` // those on which Hours begin

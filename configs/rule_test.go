@@ -43,12 +43,18 @@ func TestCheckRules(t *testing.T) {
 		`hours = "22:00-06:00"`:     nil,
 		`hours = "00:00-24:00"`:     nil,
 		`zone = "UTC"`:              nil,
+		`tls = ["1.2"]`:             nil,
+		`programs = ["K-9*", ""]`:   nil,
 		`zone = ""`:                 nil,
 
 		// Allowed but unwise.
 		`second_factor = "required"`: nil,
 		`second_factor = "optional"`: {`w.toml:6: warning: rule[0].second_factor = "optional": accounts without an enrolment that this rule fits get in with the password alone; "required" asks them too`},
 		`second_factor = "observe"`:  {`w.toml:6: warning: rule[0].second_factor = "observe": whoever this rule fits gets in with the password alone, this only records it; "required" asks for the second factor`},
+		"programs = ['thunderbird*', 'k-9*']\nsecond_factor = 'optional'": {
+			`w.toml:6: warning: rule[0].programs = "thunderbird*, k-9*": keeps nobody from what this rule waives: a program can say that it is any other`,
+			`w.toml:7: warning: rule[0].second_factor = "optional": accounts without an enrolment that this rule fits get in with the password alone; "required" asks them too`,
+		},
 		"action = 'deny'\nsecond_factor = 'observe'\nread_only = true\nmax_sessions = 5": {
 			`w.toml:7: warning: rule[0].second_factor = "observe": ` + deny,
 			`w.toml:8: warning: rule[0].read_only = true: ` + deny,
@@ -65,6 +71,10 @@ func TestCheckRules(t *testing.T) {
 		`until = "2026-12-01"` + second:                        nil,
 		`weekdays = ["mon"]` + second:                          nil,
 		`hours = "08:00-18:00"` + second:                       nil,
+		`tls = ["1.2"]` + second:                               nil,
+		`tls = ["1.3", "1.2"]` + second:                        {never("7")},
+		`programs = ["a*"]` + second:                           nil,
+		`programs = ["a", "*"]` + second:                       {never("7")},
 		`hours = "8-18"` + second:                              {`w.toml:6: rule[0].hours = "8-18": ` + hours}, // it wouldn't fit everything
 
 		// Wrong values.
@@ -72,6 +82,13 @@ func TestCheckRules(t *testing.T) {
 		"name = 'a'\nread_only = true\naccounts = ['a']\n[[rule]]\nname = 'a'": {`w.toml:10: rule[1].name = "a": rule[0] has that name already: give each its own`},
 		`accounts = []`:              {`w.toml:6: rule[0].accounts = []: must have at least one in it: leave the key out to fit everything`},
 		`networks = []`:              {`w.toml:6: rule[0].networks = []: must have at least one in it: leave the key out to fit everything`},
+		`network_files = []`:         {`w.toml:6: rule[0].network_files = []: must have at least one in it: leave the key out to fit everything`},
+		`countries = []`:             {`w.toml:6: rule[0].countries = []: must have at least one in it: leave the key out to fit everything`},
+		`owners = []`:                {`w.toml:6: rule[0].owners = []: must have at least one in it: leave the key out to fit everything`},
+		`tls = []`:                   {`w.toml:6: rule[0].tls = []: must have at least one in it: leave the key out to fit everything`},
+		`programs = []`:              {`w.toml:6: rule[0].programs = []: must have at least one in it: leave the key out to fit everything`},
+		`tls = ["1.1"]`:              {`w.toml:6: rule[0].tls[0] = "1.1": must be "1.2" or "1.3"`},
+		`owners = [-1]`:              {`w.toml:6: rule[0].owners[0] = -1: must be a whole number from 0 to 4294967295, without quotes`},
 		`weekdays = []`:              {`w.toml:6: rule[0].weekdays = []: must have at least one in it: leave the key out to fit everything`},
 		`accounts = [""]`:            {`w.toml:6: rule[0].accounts[0] = "": ` + account},
 		`accounts = ["a b"]`:         {`w.toml:6: rule[0].accounts[0] = "a b": ` + account},
@@ -96,10 +113,6 @@ func TestCheckRules(t *testing.T) {
 		`action = "reject"`:          {`w.toml:6: rule[0].action = "reject": must be "allow" or "deny"`},
 		`second_factor = "off"`:      {`w.toml:6: rule[0].second_factor = "off": must be "required", "optional" or "observe"`},
 		`max_sessions = -1`:          {`w.toml:6: rule[0].max_sessions = -1: must be at least 1, or 0 for what limits say`},
-
-		// Not in this version.
-		`countries = ["DE"]`: {`w.toml:6: rule[0].countries: this version can't do that yet: remove it; networks can say where from`},
-		`countries = []`:     {`w.toml:6: rule[0].countries: this version can't do that yet: remove it; networks can say where from`},
 	} {
 		if diff := cmp.Diff(want, said(t, folder(t), required+"[[rule]]\n"+text)); diff != "" {
 			t.Errorf("%s\n%s", text, diff)

@@ -17,10 +17,6 @@ func (c *checker) unsupported() {
 	standard := Default()
 	no("tls.client_ca", c.TLS.ClientCA != "", "remove it")
 	no("tls.acme", !reflect.DeepEqual(c.TLS.ACME, standard.TLS.ACME), "remove it, and name files in tls.certificates; they are read again when they change")
-	for i := range c.Rules {
-		key := fmt.Sprintf("rule[%d].countries", i)
-		no(key, c.place[key] > 0, "remove it; networks can say where from")
-	}
 	no("store.url", strings.HasPrefix(c.Store.URL, "postgres:") || strings.HasPrefix(c.Store.URL, "postgresql:"), `use "sqlite:" and the path of a file`)
 	no("shared.redis", c.Shared.Redis != "", "remove it; each machine limits by itself")
 	no("portal.address", c.Portal.Address != "", "remove it")
