@@ -53,6 +53,7 @@ var table = map[string]edges{
 	// These meet the program as its users do.
 	"bench":       {},
 	"bench/login": {code: []string{"audit", "auth", "store"}}, // to make 300,000 app passwords without as many commands
+	"bench/spray": {code: []string{"policy"}},                 // it drives the decisions themselves, through days of virtual time
 	"e2e":         {},
 }
 

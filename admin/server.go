@@ -34,6 +34,7 @@ type Server struct {
 	Audit     audit.Sink // takes an event for each change; an audit.Recorder also logs those that can't be stored
 	Events    Events
 	Sessions  Sessions // nil: there are none
+	Bans      Bans     // nil: it keeps none
 	// Explain says what would come of a login to the account, named as people type it.
 	Explain func(ctx context.Context, account string, source netip.Addr) (Explanation, error)
 	// Rotate makes a new key and seals all with it.
@@ -109,6 +110,7 @@ func (s *Server) handler(serving context.Context) http.Handler {
 	s.handleAccounts(mux)
 	s.handleAppPasswords(mux)
 	s.handleGrants(mux)
+	s.handleBans(mux)
 	s.handleEvents(serving, mux)
 	mux.HandleFunc("POST /session/list", s.answer(func(_ context.Context, _ *auth.Directory, q request) (any, error) {
 		return s.listSessions(q)
@@ -228,7 +230,11 @@ type request struct {
 	Since     time.Time      `json:"since,omitzero"`
 	Mark      string         `json:"mark,omitempty"`
 	Events    audit.Filter   `json:"events,omitzero"`
+	Network   netip.Prefix   `json:"network,omitzero"`
+	Length    time.Duration  `json:"length,omitempty"` // nanoseconds
+	Reason    string         `json:"reason,omitempty"`
 
+	bans   *SignedBans                                             // signed by who asks
 	record func(ctx context.Context, event audit.Event, err error) // as Record, signed by who asks
 }
 
@@ -265,6 +271,7 @@ func (s *Server) answer(do func(context.Context, *auth.Directory, request) (any,
 		by := fmt.Sprintf("uid %d by admin socket", uid)
 		var lost error
 		lose := func(err error) { lost = errors.Join(lost, err) }
+		q.bans = SignBans(s.Bans, s.Audit, by, lose)
 		q.record = func(ctx context.Context, event audit.Event, err error) {
 			if err := Record(ctx, s.Audit, by, event, err); err != nil {
 				lose(err)

@@ -179,6 +179,10 @@ func (c *checker) geo() {
 // readable refuses a file that can't be read. Such files may have gigabytes: one octet of
 // it says enough.
 func (c *checker) readable(key, path string) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // a pipe would make us wait
+		c.refuse(key, path, "must be a regular file")
+		return
+	}
 	file, err := os.Open(path)
 	if err == nil {
 		defer file.Close()

@@ -15,9 +15,9 @@ func device(at Attempt) Attempt {
 
 // guess fails with the n-th wrong secret, and returns the decision about it.
 func guess(g *Gate, at Attempt, n int) Decision {
-	d, trial := g.Begin(at)
+	d, trial := try(g, at.with(fmt.Sprint("wrong ", n)))
 	if trial != nil {
-		trial.Failed(g.Digest(at.Account, fmt.Append(nil, n)))
+		trial.failWith(fmt.Sprint("wrong ", n, at.Account))
 	}
 	return d
 }
@@ -31,7 +31,7 @@ func guesses(g *Gate, at Attempt) (n int) {
 }
 
 func consider(g *Gate, at Attempt) Decision {
-	d, trial := g.Begin(at)
+	d, trial := try(g, at)
 	trial.Release()
 	return d
 }
@@ -40,21 +40,21 @@ func consider(g *Gate, at Attempt) Decision {
 // has its app passwords judged, from anywhere.
 func TestAppPasswordsIgnoreTheAccountsPenalty(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &Gate{Limits: Limits{AccountFailures: 1}}
+		g := calm(Limits{AccountFailures: 1})
 		failures(t, g, address(1), "alice", 1)
-		if d := look(g, hotel, "alice"); d.Signal != AccountLimit {
+		if d := ask(g, hotel, "alice"); d.Signal != AccountLimit {
 			t.Fatalf("a password: %+v", d)
 		}
-		d, trial := g.Begin(device(password(hotel, "alice")))
+		d, trial := try(g, device(password(hotel, "alice")))
 		if !d.Allowed {
 			t.Fatalf("an app password: %+v", d)
 		}
-		trial.Succeeded()
-		if d := look(g, address(2), "alice"); d.Signal != AccountLimit {
+		trial.Succeeded(nil)
+		if d := ask(g, address(2), "alice"); d.Signal != AccountLimit {
 			t.Errorf("a password, after a phone has signed in: %+v", d)
 		}
 
-		_, flying := g.Begin(password(address(3), "bob"))
+		_, flying := try(g, password(address(3), "bob"))
 		defer flying.Release()
 		if d := consider(g, device(password(address(4), "bob"))); !d.Allowed {
 			t.Errorf("an app password while the only try of a password is in flight: %+v", d)
@@ -65,13 +65,13 @@ func TestAppPasswordsIgnoreTheAccountsPenalty(t *testing.T) {
 // Wrong app passwords, in flight or ended, cost the account nothing.
 func TestAppPasswordsDoNotChargeTheAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g Gate
+		g := calm(Limits{})
 		for i := range 100 {
-			guess(&g, device(password(address(i), "alice")), i)
-			_, trial := g.Begin(device(password(address(i), "alice")))
+			guess(g, device(password(address(i), "alice")), i)
+			_, trial := try(g, device(password(address(i), "alice")))
 			defer trial.Release()
 		}
-		if d := look(&g, hotel, "alice"); !d.Allowed {
+		if d := ask(g, hotel, "alice"); !d.Allowed {
 			t.Errorf("a password, after a hundred wrong app passwords: %+v", d)
 		}
 		if e := g.Explain(password(hotel, "alice")); e.AccountFailures != 0 {
@@ -83,18 +83,18 @@ func TestAppPasswordsDoNotChargeTheAccount(t *testing.T) {
 // Nor does one that ends make room for a password.
 func TestAppPasswordsLeaveTheAccountsPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &Gate{Limits: Limits{AccountFailures: 3}}
+		g := calm(Limits{AccountFailures: 3})
 		failures(t, g, address(1), "alice", 1)
-		ends := []func(*Trial){(*Trial).Release, (*Trial).Succeeded, func(t *Trial) { t.Failed([8]byte{1}) }}
+		ends := []func(*Trial){(*Trial).Release, func(t *Trial) { t.Succeeded(nil) }, func(t *Trial) { t.failWith("x") }}
 		for i, end := range ends {
-			_, trial := g.Begin(device(password(address(2+i), "alice")))
+			_, trial := try(g, device(password(address(2+i), "alice")))
 			end(trial)
 		}
 		for range 2 {
-			_, trial := g.Begin(password(hotel, "alice"))
+			_, trial := try(g, password(hotel, "alice"))
 			defer trial.Release()
 		}
-		if d := look(g, hotel, "alice"); d.Signal != AccountLimit {
+		if d := ask(g, hotel, "alice"); d.Signal != AccountLimit {
 			t.Errorf("one failed, two in flight: %+v", d)
 		}
 	})
@@ -102,12 +102,12 @@ func TestAppPasswordsLeaveTheAccountsPlaces(t *testing.T) {
 
 func TestAppPasswordsKeepTheAddressLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g Gate
-		if n := guesses(&g, device(password(hotel, "alice"))); n != 10 {
+		g := calm(Limits{})
+		if n := guesses(g, device(password(hotel, "alice"))); n != 10 {
 			t.Errorf("%d tries from an unknown address in a minute, want 10", n)
 		}
 		for _, at := range []Attempt{password(hotel, "bob"), device(password(hotel, "bob"))} {
-			if d := consider(&g, at); d.Signal != AddressLimit {
+			if d := consider(g, at); d.Signal != AddressLimit {
 				t.Errorf("%+v: %+v", at, d)
 			}
 		}
@@ -116,13 +116,13 @@ func TestAppPasswordsKeepTheAddressLimit(t *testing.T) {
 
 func TestAppPasswordsInFlightKeepTheAddressLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g Gate
+		g := calm(Limits{})
 		at := device(password(hotel, "alice"))
 		for range 10 {
-			_, trial := g.Begin(at)
+			_, trial := try(g, at)
 			defer trial.Release()
 		}
-		if d, trial := g.Begin(at); d.Allowed || trial != nil {
+		if d, trial := try(g, at); d.Allowed || trial != nil {
 			t.Errorf("the eleventh at once: %+v", d)
 		}
 	})
@@ -132,15 +132,15 @@ func TestAppPasswordsInFlightKeepTheAddressLimit(t *testing.T) {
 // signed in as far as we remember, doesn't use up its household's tries.
 func TestRevokedAppPassword(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g Gate
+		g := calm(Limits{})
 		phone := device(password(hotel, "alice"))
 		for range 7 * 24 * 4 {
-			if d := guess(&g, phone, 1); !d.Allowed {
+			if d := guess(g, phone, 1); !d.Allowed {
 				t.Fatalf("%+v", d)
 			}
 			time.Sleep(15 * time.Minute)
 		}
-		if n := guesses(&g, device(password(hotel, "bob"))); n != 10 {
+		if n := guesses(g, device(password(hotel, "bob"))); n != 10 {
 			t.Errorf("%d tries left for others, want 10", n)
 		}
 	})
@@ -153,20 +153,20 @@ func TestHomesAreOfOneKind(t *testing.T) {
 		thief.AppPassword = !owner.AppPassword
 		t.Run(fmt.Sprintf("app password %v", owner.AppPassword), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var g Gate
-				_, trial := g.Begin(owner)
-				trial.Succeeded()
+				g := calm(Limits{})
+				_, trial := try(g, owner)
+				trial.Succeeded(nil)
 				if !g.Knows(owner) || g.Knows(thief) {
 					t.Errorf("familiar: %v, to the other kind: %v", g.Knows(owner), g.Knows(thief))
 				}
-				if n := guesses(&g, thief); n != 10 {
+				if n := guesses(g, thief); n != 10 {
 					t.Errorf("%d guesses with the other kind, want the address's 10", n)
 				}
 				want := 50
 				if owner.AppPassword {
 					want = 1000 // no budget: they can't be guessed
 				}
-				if n := guesses(&g, owner); n != want {
+				if n := guesses(g, owner); n != want {
 					t.Errorf("%d tries of the owner's own, want %d", n, want)
 				}
 			})
@@ -177,12 +177,12 @@ func TestHomesAreOfOneKind(t *testing.T) {
 // A thief with a phone's app password guesses the main password as any stranger does.
 func TestStolenAppPassword(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g Gate
+		g := calm(Limits{})
 		tried := 0
 		for i := range 20 { // wherever the thief goes, the app password signs in
-			_, trial := g.Begin(device(password(address(i), "alice")))
-			trial.Succeeded()
-			tried += guesses(&g, password(address(i), "alice"))
+			_, trial := try(g, device(password(address(i), "alice")))
+			trial.Succeeded(nil)
+			tried += guesses(g, password(address(i), "alice"))
 		}
 		if tried != 10 {
 			t.Errorf("%d guesses of the main password, want the account's 10", tried)
@@ -193,28 +193,28 @@ func TestStolenAppPassword(t *testing.T) {
 // Strangers behind the same address guess all day, and the phone goes on.
 func TestPhoneBehindAGuessedAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g Gate
+		g := calm(Limits{})
 		phone := device(password(atHome, "alice"))
 		g.Acquaint(phone)
 		for i := range 24 * 60 {
-			guess(&g, password(atHome, "alice"), i)
-			guess(&g, device(password(atHome, "bob")), i)
-			d, trial := g.Begin(phone)
+			guess(g, password(atHome, "alice"), i)
+			guess(g, device(password(atHome, "bob")), i)
+			d, trial := try(g, phone)
 			if !d.Allowed {
 				t.Fatalf("after %d minutes: %+v", i, d)
 			}
-			trial.Succeeded()
+			trial.Succeeded(nil)
 			time.Sleep(time.Minute)
 		}
 	})
 }
 
 func TestKnowsLeavesNothingBehind(t *testing.T) {
-	var g Gate
+	g := calm(Limits{})
 	if g.Knows(password(hotel, "alice")) || g.Knows(device(password(hotel, "alice"))) {
 		t.Error("knows a stranger")
 	}
-	if n := kept(g.familiar); n != 0 {
+	if n := g.familiar.len(); n != 0 {
 		t.Errorf("%d accounts remembered", n)
 	}
 }

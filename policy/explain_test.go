@@ -67,15 +67,16 @@ func TestExplainAgreesWithBegin(t *testing.T) {
 // playTwice plays the script at a Gate that is asked before each attempt and at one
 // that isn't, and returns the first disagreement.
 func playTwice(limits Limits, script []step) error {
-	asked, twin := &Gate{Limits: limits}, &Gate{Limits: limits}
+	asked, twin := calm(limits), calm(limits)
 	var flying [][2]*Trial
 	for i, s := range script {
-		e, err := explainQuietly(asked, s.At)
+		e, err := explainQuietly(asked, s.At.with(fmt.Sprint(s.Secret)))
 		if err != nil {
 			return fmt.Errorf("step %d: %w", i, err)
 		}
-		d, trial := asked.Begin(s.At)
-		also, twins := twin.Begin(s.At)
+		at := s.At.with(fmt.Sprint(s.Secret))
+		d, trial := try(asked, at)
+		also, twins := try(twin, at)
 		if e.Decision != d || e.Busy != d.busy || d != also {
 			return fmt.Errorf("step %d: explained as %+v, decided as %+v, without asking as %+v", i, e, d, also)
 		}
@@ -99,18 +100,19 @@ func (s step) end(trial *Trial) {
 	case released:
 		trial.Release()
 	case succeeded:
-		trial.Succeeded()
+		trial.Succeeded(nil)
+		trial.Release()
 	case failed:
-		trial.Failed([8]byte{s.Secret})
+		trial.failWith(fmt.Sprint(s.Secret))
 	}
 }
 
 // explainQuietly fails where Explain makes or loses an entry, or says two things.
 func explainQuietly(g *Gate, at Attempt) (Explanation, error) {
 	g.start()
-	before := [...]int{kept(g.addresses), kept(g.accounts), kept(g.familiar)}
+	before := [...]int{g.sites.len(), g.accounts.len(), g.familiar.len(), g.networks.len(), g.passwords.len()}
 	e := g.Explain(at)
-	after := [...]int{kept(g.addresses), kept(g.accounts), kept(g.familiar)}
+	after := [...]int{g.sites.len(), g.accounts.len(), g.familiar.len(), g.networks.len(), g.passwords.len()}
 	if before != after {
 		return e, fmt.Errorf("from %v to %v entries", before, after)
 	}
@@ -122,19 +124,21 @@ func explainQuietly(g *Gate, at Attempt) (Explanation, error) {
 
 func TestExplainNumbers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g Gate
+		g := calm(Limits{})
+		yes := Decision{Allowed: true}
 		fresh := Explanation{
-			Decision:     Decision{Allowed: true},
-			AccountLimit: 10, AddressLeftMinute: 10, AddressPerMinute: 10, AddressLeftDay: 50, AddressPerDay: 50,
+			Decision: yes, Unproved: yes, PasswordAlone: yes, RightCode: yes,
+			AccountLimit: 10, AccountCodesLeft: 100,
+			AddressLeftMinute: 10, AddressPerMinute: 10, AddressLeftDay: 50, AddressPerDay: 50, TarpitSeconds: 2,
 			HomeLimit: 50, SessionsLimit: 50, SessionsHereLimit: 20, BeforeLoginLimit: 40,
 		}
 		if got := g.Explain(password(hotel, "alice")); got != fresh {
 			t.Errorf("a stranger: %+v", got)
 		}
 
-		signIn(t, &g, atHome, "alice")
-		failures(t, &g, atHome, "alice", 2)
-		failures(t, &g, hotel, "alice", 3)
+		signIn(t, g, atHome, "alice")
+		failures(t, g, atHome, "alice", 2)
+		failures(t, g, hotel, "alice", 3)
 		g.Admit(hotel)
 		g.Enter(atHome, "alice", 0)
 		g.Enter(hotel, "alice", 0)
@@ -142,6 +146,8 @@ func TestExplainNumbers(t *testing.T) {
 		want := fresh
 		want.Familiar, want.HomeFailures, want.AccountFailures = true, 2, 3
 		want.AddressLeftMinute, want.AddressLeftDay = 8, 48
+		want.AccountNetworks, want.NetworkHome = 1, true
+		want.FailuresInARow, want.TarpitSeconds = 2, 8
 		want.Sessions, want.SessionsHere = 2, 1
 		if got := g.Explain(password(atHome, "alice")); got != want {
 			t.Errorf("at home:\ngot  %+v\nwant %+v", got, want)
@@ -152,11 +158,15 @@ func TestExplainNumbers(t *testing.T) {
 		}
 
 		for i := range 7 {
-			guess(&g, password(hotel, "alice"), i)
+			guess(g, password(hotel, "alice"), i)
 		}
 		time.Sleep(500 * time.Millisecond)
 		want = fresh
 		want.Decision, want.WaitSeconds = Decision{Signal: AddressLimit, Wait: 6 * time.Second}, 6
+		wait := Decision{Signal: AccountLimit, Wait: time.Minute}
+		want.Unproved, want.PasswordAlone, want.RightCode = wait, wait, Decision{Allowed: true, Looks: AccountLimit}
+		want.AccountNetworks, want.NetworkFailing = 1, 1
+		want.FailuresInARow, want.TarpitSeconds = 10, 15
 		want.AccountPenalty, want.AccountPenaltySeconds = 59500*time.Millisecond, 60
 		want.AddressLeftMinute, want.AddressLeftDay = 0, 40
 		want.Sessions, want.SessionsHere, want.BeforeLoginHere = 2, 1, 1
@@ -172,7 +182,7 @@ func TestExplainNumbers(t *testing.T) {
 // A home that is only asked about is forgotten as one that nobody asks about.
 func TestExplainIsNoUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var g Gate
+		g := calm(Limits{})
 		at := password(atHome, "alice")
 		g.Acquaint(at)
 		for day := range 90 {
@@ -189,7 +199,7 @@ func TestExplainIsNoUse(t *testing.T) {
 }
 
 func TestExplainBusy(t *testing.T) {
-	g := &Gate{Limits: Limits{AddressPerMinute: 1}}
+	g := calm(Limits{AddressPerMinute: 1})
 	_, trial := g.Begin(password(hotel, "alice"))
 	if e := g.Explain(password(hotel, "alice")); !e.Busy || e.Decision.Signal != AddressLimit || e.AddressLeftMinute != 1 {
 		t.Errorf("while the only try is in flight: %+v", e)
@@ -201,7 +211,7 @@ func TestExplainBusy(t *testing.T) {
 }
 
 func TestExplanationInJSON(t *testing.T) {
-	g := &Gate{Limits: Limits{Observe: true, AddressPerMinute: 1}}
+	g := calm(Limits{Observe: true, AddressPerMinute: 1})
 	failures(t, g, hotel, "alice", 1)
 	text, err := json.Marshal(g.Explain(password(hotel, "alice")))
 	if err != nil {
@@ -218,32 +228,4 @@ func TestExplanationInJSON(t *testing.T) {
 	if strings.ContainsFunc(string(text), func(r rune) bool { return r >= 'A' && r <= 'Z' }) {
 		t.Errorf("not all in snake_case: %s", text)
 	}
-}
-
-// A look at what a table has never seen, has in its cache, or may not lose.
-func TestTableLook(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		notes := newNotes(100, 100)
-		seen := func(key int) (text string) {
-			notes.look(key, func(n *note) { text = n.text })
-			return text
-		}
-		for key, as := range []keeping{forgotten, cached, held, pinned} {
-			notes.with(key, time.Now(), func(n *note) { n.write(as, time.Now().Add(time.Minute)) })
-			if got := seen(key) != ""; got != (as != forgotten) {
-				t.Errorf("as %d: %v", as, got)
-			}
-		}
-		if n := kept(notes); n != 3 {
-			t.Errorf("%d entries, want 3", n)
-		}
-		time.Sleep(59 * time.Minute)
-		if seen(1) == "" {
-			t.Error("gone too early")
-		}
-		time.Sleep(2 * time.Minute)
-		if seen(1) != "" {
-			t.Error("a look kept it longer")
-		}
-	})
 }

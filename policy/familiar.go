@@ -11,18 +11,11 @@ const (
 	homeDay     = 24 * time.Hour
 )
 
-// A familiarKey is an account with one kind of secret. What app passwords teach us is
-// apart from what passwords do: or else the thief of a phone would guess the main
-// password with the budget of its owner, or use up that of the phone.
-type familiarKey struct {
-	account     string
-	appPassword bool
-}
-
 // A familiarEntry is what an account's own sign-ins taught us. Only they create
 // one, so no flood of invented names can push out those of real accounts.
 type familiarEntry struct {
 	homes []home // the newest last
+	last  uint32 // when the account last signed in, in seconds since 1970
 	seen  seen   // wrong secrets from these networks; strangers can't push them out
 }
 
@@ -35,11 +28,15 @@ type home struct {
 	doors   []door // of sites, the newest last; the zero Prefix: all others
 }
 
-const maxDoors = 8 // of one home
+const (
+	maxDoors      = 8 // of one home
+	neighboursGet = 5 // what neighbours may fail in common is that part of what the owner may
+)
 
 // A door is what has been used of one budget.
 type door struct {
 	site     netip.Prefix
+	last     int32     // the day when the account last signed in by it, since 1970; 0: of all others
 	failures int       // since
 	since    time.Time // when the first of them was
 	flying   flying
@@ -47,16 +44,21 @@ type door struct {
 
 // homeFacts is what a decision needs to know of an account at one of its homes.
 type homeFacts struct {
+	limit  int
 	left   int           // failures left, before those of attempts in flight
 	flying int           // attempts in flight
 	refill time.Duration // until the day is over
 }
 
-func (d *door) facts(now time.Time, limit int) homeFacts {
-	if now.Sub(d.since) >= homeDay {
-		return homeFacts{left: limit, flying: d.flying.count}
+func (d *door) facts(now time.Time, l *Limits) homeFacts {
+	limit := l.FamiliarPerDay
+	if !d.site.IsValid() {
+		limit = max(1, limit/neighboursGet)
 	}
-	return homeFacts{left: limit - d.failures, flying: d.flying.count, refill: d.since.Add(homeDay).Sub(now)}
+	if now.Sub(d.since) >= homeDay {
+		return homeFacts{limit: limit, left: limit, flying: d.flying.count}
+	}
+	return homeFacts{limit: limit, left: limit - d.failures, flying: d.flying.count, refill: d.since.Add(homeDay).Sub(now)}
 }
 
 // door returns that of a site, nil where it has none.
@@ -91,19 +93,27 @@ func (h *home) peek(site netip.Prefix) door {
 	return door{}
 }
 
-// welcome gives the site a door of its own, since the account has signed in from there.
-func (h *home) welcome(site netip.Prefix) {
-	if h.door(site) != nil || !site.IsValid() {
-		return
+// welcome gives the site a door of its own, since the account has signed in from there. It says
+// whether that is the first time of the day.
+func (h *home) welcome(site netip.Prefix, day int32) (first bool) {
+	if !site.IsValid() {
+		return false
 	}
-	if len(h.doors) > maxDoors {
-		i := slices.IndexFunc(h.doors, func(d door) bool { return d.site.IsValid() && d.flying.count == 0 })
-		if i < 0 {
-			return
+	d := h.door(site)
+	if d == nil {
+		if len(h.doors) > maxDoors {
+			i := slices.IndexFunc(h.doors, func(d door) bool { return d.site.IsValid() && d.flying.count == 0 })
+			if i < 0 {
+				return false
+			}
+			h.doors = slices.Delete(h.doors, i, i+1)
 		}
-		h.doors = slices.Delete(h.doors, i, i+1)
+		h.doors = append(h.doors, door{site: site})
+		d = &h.doors[len(h.doors)-1]
 	}
-	h.doors = append(h.doors, door{site: site})
+	first = d.last < day
+	d.last = max(d.last, day)
+	return first
 }
 
 func (h *home) flying() bool {
@@ -113,9 +123,9 @@ func (h *home) flying() bool {
 func judgeHome(f homeFacts) Decision {
 	switch {
 	case f.left < 1:
-		return refuse(AddressLimit, f.refill)
+		return refuse(FamiliarLimit, f.refill)
 	case f.flying >= f.left:
-		return refuseBusy(AddressLimit)
+		return refuseBusy(FamiliarLimit)
 	}
 	return Decision{Allowed: true}
 }
@@ -127,8 +137,18 @@ func (d *door) charge(now time.Time) {
 	d.failures++
 }
 
-// home returns the entry's home at the network; nil where the account never signed in there.
-func (e *familiarEntry) home(network netip.Prefix) *home {
+// isNear says whether the account has a home in that range.
+func (e *familiarEntry) isNear(far netip.Prefix, now time.Time) bool {
+	return since(e.last, now) < residentFor &&
+		slices.ContainsFunc(e.homes, func(h home) bool { return far.Overlaps(h.network) })
+}
+
+// home returns the entry's home at the network; nil where the account never signed in there, and where
+// it hasn't signed in anywhere for long.
+func (e *familiarEntry) home(network netip.Prefix, now time.Time) *home {
+	if since(e.last, now) >= residentFor {
+		return nil
+	}
 	for i := range e.homes {
 		if e.homes[i].network == network {
 			return &e.homes[i]
@@ -137,9 +157,9 @@ func (e *familiarEntry) home(network netip.Prefix) *home {
 	return nil
 }
 
-// add remembers where the account has just signed in. A network with attempts in
-// flight isn't the one to go.
-func (e *familiarEntry) add(source Source) {
+// add remembers where the account has signed in, and says whether that is the first time of the
+// day. A network with attempts in flight isn't the one to go.
+func (e *familiarEntry) add(source Source, at time.Time) (first bool) {
 	network := source.Network()
 	h := home{network: network}
 	if i := slices.IndexFunc(e.homes, func(h home) bool { return h.network == network }); i >= 0 {
@@ -150,16 +170,18 @@ func (e *familiarEntry) add(source Source) {
 			e.homes = slices.Delete(e.homes, i, i+1)
 		}
 	}
-	h.welcome(source.Site())
+	first = h.welcome(source.Site(), dayOf(at))
 	e.homes = append(e.homes, h)
+	e.last = max(e.last, secondsOf(at))
+	return first
 }
 
-func (e *familiarEntry) keep(time.Time) keeping {
+func (e *familiarEntry) keep(now time.Time) (keeping, uint32) {
 	switch {
-	case len(e.homes) == 0:
-		return forgotten
 	case slices.ContainsFunc(e.homes, func(h home) bool { return h.flying() }):
-		return pinned
+		return held, e.last
+	case len(e.homes) == 0, since(e.last, now) >= residentFor:
+		return forgotten, 0
 	}
-	return cached
+	return cached, e.last
 }

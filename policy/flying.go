@@ -29,3 +29,11 @@ func (f *flying) leave() {
 		f.left = nil
 	}
 }
+
+// wake has those that wait look again.
+func (f *flying) wake() {
+	if f.left != nil {
+		close(f.left)
+		f.left = nil
+	}
+}

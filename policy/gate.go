@@ -2,56 +2,99 @@ package policy
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
 	"hash/maphash"
-	"io"
 	"net/netip"
-	"slices"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
+// The sizes of the tables: so many keys are remembered.
 const (
-	countersIdle = 25 * time.Hour      // the longest bucket is full again after a day
-	familiarIdle = 90 * 24 * time.Hour // an account that signs in less often is new everywhere
+	maxSites     = 1_000_000
+	maxRanges    = 250_000 // of each of the two lengths
+	maxNetworks  = 250_000
+	maxAccounts  = 1_000_000
+	maxFamiliars = 1_000_000
+	maxPasswords = 250_000
 )
 
 // A Gate decides what may happen and remembers what did. Its zero value is ready,
-// with the default limits. Set Limits before the first call.
+// with the default limits. Set its fields before the first call.
 type Gate struct {
-	Limits Limits
+	Limits       Limits
+	Common       Common           // the list of common passwords; nil: there is none
+	CommonAction CommonAction     // what goes for attempts with one of them
+	Now          func() time.Time // nil: time.Now
+	Alert        func(Alert)      // told what somebody should know at once; nil: nobody is
 
-	once      sync.Once
-	limits    Limits // with defaults
-	key       [32]byte
-	seed      maphash.Seed
-	addresses *table[netip.Prefix, *addressEntry] // by site
-	accounts  *table[string, *accountEntry]
-	familiar  *table[familiarKey, *familiarEntry]
+	once   sync.Once
+	limits Limits // with defaults
+	seed   maphash.Seed
+	keys   secretKeys
+
+	sites     *table[siteEntry, *siteEntry]
+	ranges    [2]*table[rangeEntry, *rangeEntry] // the narrow ones, the wide ones
+	networks  *table[networkEntry, *networkEntry]
+	accounts  *table[accountEntry, *accountEntry]
+	familiar  *table[familiarEntry, *familiarEntry]
+	passwords *table[passwordEntry, *passwordEntry]
+	bans      bans
+	machine   machine
+	tarpit    tarpit
 	slots     slots
+
+	memory  Memory     // nil: a restart forgets
+	storing sync.Mutex // so that what is done by hand isn't overtaken by what was on its way
+	pending pending
 }
 
 func (g *Gate) start() {
 	g.once.Do(func() {
 		g.limits = g.Limits.withDefaults()
-		rand.Read(g.key[:]) // never fails
 		g.seed = maphash.MakeSeed()
-		g.addresses = newTable[netip.Prefix](maxCached, maxHeld, countersIdle,
-			func() *addressEntry { return newAddressEntry(g.limits) })
-		g.accounts = newTable[string](maxCached, maxHeld, countersIdle,
-			func() *accountEntry { return new(accountEntry) })
-		g.familiar = newTable[familiarKey](maxCached, maxHeld, familiarIdle,
-			func() *familiarEntry { return new(familiarEntry) })
+		g.sites = newTable[siteEntry](maxSites, maxSites/2)
+		for i := range g.ranges {
+			g.ranges[i] = newTable[rangeEntry](maxRanges, maxRanges/2)
+		}
+		g.networks = newTable[networkEntry](maxNetworks, maxNetworks/2)
+		g.accounts = newTable[accountEntry](maxAccounts, maxAccounts/2)
+		g.familiar = newTable[familiarEntry](maxFamiliars, maxFamiliars/2)
+		g.passwords = newTable[passwordEntry](maxPasswords, maxPasswords/2)
+		for hour := range g.machine.norms {
+			g.machine.norms[hour] = -1
+		}
 		g.slots.sites = make(map[netip.Prefix]int)
 		g.slots.networks = make(map[netip.Prefix]int)
 		g.slots.accounts = make(map[string]int)
 		g.slots.pairs = make(map[pair]int)
+		g.pending.init()
 	})
+}
+
+func (g *Gate) now() time.Time {
+	if g.Now != nil {
+		return g.Now()
+	}
+	return time.Now()
+}
+
+// What tables are keyed with: hashes that nobody outside can compute, so that nobody can choose
+// names or addresses that meet.
+func (g *Gate) prefixKey(p netip.Prefix) uint64 { return maphash.Comparable(g.seed, p) }
+
+func (g *Gate) accountKey(account string) uint64 {
+	return maphash.String(g.seed, account)
+}
+
+// accountKindKey is the key of an account with one kind of secret. What app passwords teach us is
+// apart from what passwords do: or else the thief of a phone would guess the main
+// password with the budget of its owner, or use up that of the phone.
+func (g *Gate) accountKindKey(account string, appPassword bool) uint64 {
+	key := g.accountKey(account)
+	if appPassword {
+		return ^key
+	}
+	return key
 }
 
 // Begin decides whether an attempt may be judged now. Until its trial ends it counts
@@ -68,14 +111,23 @@ func (g *Gate) Begin(at Attempt) (Decision, *Trial) {
 func (g *Gate) Await(ctx context.Context, at Attempt) (Decision, *Trial) {
 	for {
 		d, t, settled := g.begin(at)
-		if settled == nil {
+		if !wait(ctx, settled) {
 			return d, t
 		}
-		select {
-		case <-settled:
-		case <-ctx.Done():
-			return d, t
-		}
+	}
+}
+
+// wait waits until an attempt in flight has ended, and says false when there is none to wait
+// for, or ctx has ended.
+func wait(ctx context.Context, settled <-chan struct{}) bool {
+	if settled == nil {
+		return false
+	}
+	select {
+	case <-settled:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -83,17 +135,23 @@ func (g *Gate) Await(ctx context.Context, at Attempt) (Decision, *Trial) {
 // Where only attempts in flight refuse it, settled is closed when one of them ends.
 func (g *Gate) begin(at Attempt) (d Decision, t *Trial, settled <-chan struct{}) {
 	g.start()
-	now := time.Now()
-	t = g.trial(at)
-	f := facts{observe: g.limits.Observe, appPassword: at.AppPassword}
+	now := g.now()
+	t = g.trial(at, now)
+	if g.limits.isDecoy(at.Account) {
+		if d = g.limits.first(Decision{Signal: DecoyAccount}); !d.Allowed {
+			g.tell(t.touchDecoy(now)...)
+			return d, nil, nil
+		}
+	}
+	f := g.sourceFacts(t, now)
 
 	// Each step judges what is known so far, and counts under the same lock, or
 	// else two attempts could take the last place. No two locks are held at once.
-	g.familiar.with(t.key, now, func(e *familiarEntry) {
-		if h := e.home(t.source.Network()); h != nil {
+	g.familiar.with(t.kindKey, now, func(e *familiarEntry, _ *flying) {
+		if h := e.home(t.source.Network(), now); h != nil {
 			door := h.open(t.source.Site())
 			t.door = door.site
-			f.familiar, f.home = true, door.facts(now, g.limits.AddressPerDay)
+			f.familiar, f.home = true, door.facts(now, &g.limits)
 			if d = judge(f); f.strangersAtHome(t.door, d) {
 				f.familiar, f.home = false, homeFacts{}
 				return
@@ -102,202 +160,119 @@ func (g *Gate) begin(at Attempt) (d Decision, t *Trial, settled <-chan struct{})
 		}
 	})
 	if t.familiar = f.familiar; t.familiar {
-		if !d.Allowed {
-			t = nil
-		}
-		return d, t, settled
+		return g.demand(d, t, at, now, settled)
 	}
-	f.account.left = 1 // the account's turn comes below
-	g.addresses.with(t.source.Site(), now, func(e *addressEntry) {
-		f.address = e.facts(now)
+	if t.trusted {
+		return g.demand(judge(f), t, at, now, nil)
+	}
+	g.rangeFacts(t.source, now, &f)
+	g.sites.with(t.siteKey, now, func(e *siteEntry, fl *flying) {
+		f.siteFacts(e, fl, now)
 		d = judge(f)
-		settled = e.flying.enter(d)
+		settled = fl.enter(d)
 	})
+	return g.demand(d, t, at, now, settled)
+}
+
+func (g *Gate) sourceFacts(t *Trial, now time.Time) facts {
+	f := facts{limits: &g.limits, trusted: t.trusted}
+	if !t.trusted {
+		f.ban = g.banFacts(t.source.Addr, now)
+	}
+	return f
+}
+
+func (f *facts) siteFacts(e *siteEntry, fl *flying, now time.Time) {
+	f.site = e.spent.facts(f.limits.allowance(1, e.signed.count(now)), fl.count, now)
+	f.tarpit = tarpitFacts{row: e.inARow(now), busy: e.kept || fl.count > 0}
+}
+
+func (g *Gate) rangeFacts(source Source, now time.Time, f *facts) {
+	for i, r := range source.ranges() {
+		g.ranges[i].look(g.prefixKey(r.prefix), func(e *rangeEntry, _ *flying) {
+			facts := e.spent.facts(g.limits.allowance(r.factor, e.signed.count(now)), 0, now)
+			if i == 0 {
+				f.narrow = facts
+			} else {
+				f.far = facts
+			}
+		})
+	}
+}
+
+// strangersAtHome says whether neighbours have used up what all sites of a home share that the
+// account never signed in from: whoever comes from one then is as good as from elsewhere.
+func (f facts) strangersAtHome(door netip.Prefix, d Decision) bool {
+	return !door.IsValid() && (!d.Allowed && !d.busy && d.Signal != Banned || d.Observed != "")
+}
+
+// demand completes what was decided: an attempt that is refused has no trial, and one that is allowed
+// may have to bring more than the settings ask for.
+func (g *Gate) demand(d Decision, t *Trial, at Attempt, now time.Time, settled <-chan struct{}) (Decision, *Trial, <-chan struct{}) {
 	if !d.Allowed {
 		return d, nil, settled
 	}
 	if at.AppPassword {
 		return d, t, nil
 	}
-	g.accounts.with(t.key.account, now, func(e *accountEntry) {
-		f.account = e.facts(now, g.limits.AccountFailures)
-		d = judge(f)
-		settled = e.flying.enter(d)
-	})
-	if !d.Allowed {
-		t.leaveAddress(now, false)
-		return d, nil, settled
+	f := g.demandFacts(t, at, now)
+	t.repeated = f.repeated
+	if d = d.with(judgeDemand(f)); !d.Allowed {
+		t.Release()
+		return d, nil, nil
 	}
 	return d, t, nil
-}
-
-// strangersAtHome says whether neighbours have used up what all sites of a home share that the
-// account never signed in from: whoever comes from one then is as good as from elsewhere.
-func (f facts) strangersAtHome(door netip.Prefix, d Decision) bool {
-	return !door.IsValid() && (!d.Allowed && !d.busy || d.Observed != "")
-}
-
-// A Trial is an attempt that is being judged. It ends with one of its methods;
-// the first call counts, and more do nothing.
-type Trial struct {
-	gate     *Gate
-	source   Source
-	key      familiarKey
-	familiar bool         // when it began
-	door     netip.Prefix // which one of the home, then
-	ended    atomic.Bool
-}
-
-func (g *Gate) trial(at Attempt) *Trial {
-	account := strings.Clone(at.Account) // it may be part of a long line
-	return &Trial{gate: g, source: SourceOf(at.Addr), key: familiarKey{account, at.AppPassword}}
-}
-
-// Failed says that the attempt was wrong. It is charged to the address, and to the
-// account where the network is new to it and the secret is no app password, unless
-// the same secret, known by its [Gate.Digest], was wrong for that account from
-// that site before: it returns that.
-func (t *Trial) Failed(digest [8]byte) (again bool) {
-	if t.ended.Swap(true) {
-		return false
-	}
-	now := time.Now()
-	sight := t.gate.sight(digest, t.source.Site())
-	switch {
-	case t.familiar:
-		t.gate.familiar.with(t.key, now, func(e *familiarEntry) {
-			again = e.seen.again(sight)
-			if door := t.doorIn(e); door != nil {
-				door.flying.leave()
-				if !again && !t.key.appPassword { // 130 bits can't be guessed: that is no danger to the owner
-					door.charge(now)
-				}
-			}
-		})
-	case t.key.appPassword:
-		t.gate.addresses.with(t.source.Site(), now, func(e *addressEntry) { again = e.seen.again(sight) })
-	default:
-		t.gate.accounts.with(t.key.account, now, func(e *accountEntry) {
-			e.flying.leave()
-			if again = e.seen.again(sight); !again {
-				e.charge(now, t.gate.limits)
-			}
-		})
-	}
-	t.leaveAddress(now, !again)
-	return again
-}
-
-// Repeats says whether the same secret, known by its [Gate.Digest], was wrong for the account
-// from that site before, and is still remembered.
-func (g *Gate) Repeats(at Attempt, digest [8]byte) (repeats bool) {
-	g.start()
-	t := g.trial(at)
-	sight := g.sight(digest, t.source.Site())
-	g.familiar.look(t.key, func(e *familiarEntry) { repeats = slices.Contains(e.seen, sight) })
-	if !repeats {
-		g.accounts.look(t.key.account, func(e *accountEntry) { repeats = slices.Contains(e.seen, sight) })
-	}
-	return repeats
-}
-
-// Succeeded says that the account has signed in, second factor included: its
-// network is familiar from now on, for this kind of secret. A success clears no
-// failure, or else an owner's mail program would hand a guesser new tries all day.
-func (t *Trial) Succeeded() {
-	if t.ended.Swap(true) {
-		return
-	}
-	now := time.Now()
-	t.leaveAccount(now)
-	t.leaveAddress(now, false)
-	t.acquaint(now)
-}
-
-// Acquaint makes the address's network familiar for the account and the kind of
-// secret, as a success does, for callers that know of one from before this Gate began.
-func (g *Gate) Acquaint(at Attempt) {
-	g.start()
-	g.trial(at).acquaint(time.Now())
-}
-
-func (t *Trial) acquaint(now time.Time) {
-	t.gate.familiar.with(t.key, now, func(e *familiarEntry) { e.add(t.source) })
-}
-
-// Release says that nobody could tell, as when the upstream is away. It charges
-// nothing. It may be deferred: after another method, and on nil, it does nothing.
-func (t *Trial) Release() {
-	if t == nil || t.ended.Swap(true) {
-		return
-	}
-	now := time.Now()
-	t.leaveAccount(now)
-	t.leaveAddress(now, false)
-}
-
-// doorIn returns the door by which the attempt came, nil where its home is forgotten.
-func (t *Trial) doorIn(e *familiarEntry) *door {
-	if h := e.home(t.source.Network()); h != nil {
-		return h.door(t.door)
-	}
-	return nil
-}
-
-func (t *Trial) leaveAccount(now time.Time) {
-	switch {
-	case t.familiar:
-		t.gate.familiar.with(t.key, now, func(e *familiarEntry) {
-			if door := t.doorIn(e); door != nil {
-				door.flying.leave()
-			}
-		})
-	case !t.key.appPassword: // which wasn't counted there
-		t.gate.accounts.with(t.key.account, now, func(e *accountEntry) { e.flying.leave() })
-	}
-}
-
-func (t *Trial) leaveAddress(now time.Time, failed bool) {
-	if t.familiar && !failed {
-		return // it wasn't counted there
-	}
-	t.gate.addresses.with(t.source.Site(), now, func(e *addressEntry) {
-		if !t.familiar {
-			e.flying.leave()
-		}
-		if failed {
-			e.charge(now)
-		}
-	})
 }
 
 // Knows says whether the address's network is familiar for the account and the kind
 // of secret.
 func (g *Gate) Knows(at Attempt) (known bool) {
 	g.start()
-	key := familiarKey{at.Account, at.AppPassword}
-	g.familiar.with(key, time.Now(), func(e *familiarEntry) { known = e.home(SourceOf(at.Addr).Network()) != nil })
+	g.familiar.look(g.accountKindKey(at.Account, at.AppPassword), func(e *familiarEntry, _ *flying) {
+		known = e.home(SourceOf(at.Addr).Network(), g.now()) != nil
+	})
 	return known
 }
 
-// Digest is the name under which a wrong secret is remembered: keyed with a random
-// key that lives in this Gate only, and different for each account.
-func (g *Gate) Digest(account string, secret []byte) (digest [8]byte) {
-	g.start()
-	h := hmac.New(sha256.New, g.key[:])
-	var length [8]byte
-	binary.BigEndian.PutUint64(length[:], uint64(len(account)))
-	h.Write(length[:])
-	io.WriteString(h, account)
-	h.Write(secret)
-	copy(digest[:], h.Sum(nil))
-	return digest
+// closeness finds out how close the source is to where accounts are at home.
+func (g *Gate) closeness(t *Trial, now time.Time) (c closeness) {
+	if g.resides(t.source, now) {
+		c = inhabited
+	}
+	far := t.source.ranges()[1].prefix
+	g.familiar.look(t.kindKey, func(e *familiarEntry, _ *flying) {
+		switch {
+		case e.home(t.source.Network(), now) != nil:
+			c = crowded
+		case e.isNear(far, now):
+			c = near
+		}
+	})
+	return c
 }
 
-// sight is a digest at a site, small enough to keep ten of for each account.
-func (g *Gate) sight(digest [8]byte, site netip.Prefix) uint64 {
-	return maphash.Comparable(g.seed, struct {
-		digest [8]byte
-		site   netip.Prefix
-	}{digest, site})
+// resides says whether some account is at home in the source's network.
+func (g *Gate) resides(source Source, now time.Time) (is bool) {
+	g.networks.look(g.prefixKey(source.Network()), func(e *networkEntry, _ *flying) { is = e.resides(now) })
+	return is
+}
+
+// isAnybodys says whether the account has ever signed in, as far as is remembered.
+func (g *Gate) isAnybodys(account string) (is bool) {
+	for _, appPassword := range []bool{false, true} {
+		g.familiar.look(g.accountKindKey(account, appPassword), func(e *familiarEntry, _ *flying) {
+			is = is || len(e.homes) > 0
+		})
+	}
+	return is
+}
+
+// tell passes alerts on. No lock is held.
+func (g *Gate) tell(alerts ...Alert) {
+	if g.Alert == nil {
+		return
+	}
+	for _, a := range alerts {
+		g.Alert(a)
+	}
 }

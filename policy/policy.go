@@ -11,21 +11,8 @@
 package policy
 
 import (
-	"cmp"
 	"net/netip"
 	"time"
-)
-
-// The signals that can refuse, a closed set for audit records and metric labels.
-const (
-	AddressLimit             = "address-limit"               // too many failed attempts from the address
-	AccountLimit             = "account-limit"               // too many failed attempts on the account, and the network is new to it
-	ConnectionsBeforeLogin   = "connections-before-login"    // of one address, not logged in
-	ConnectionsNetwork       = "connections-network"         // of one network (/24, IPv6 /48), not logged in
-	ConnectionsTotal         = "connections-total"           // of all addresses together, not logged in
-	ConnectionsAccount       = "connections-account"         // sessions of the account
-	ConnectionsAccountSource = "connections-account-address" // sessions of the account from one address
-	RuleDenied               = "rule-denied"                 // a rule of the operator's says no
 )
 
 // A Decision says whether something may happen. The zero value is a refusal.
@@ -33,40 +20,49 @@ type Decision struct {
 	Allowed  bool          `json:"allowed"`
 	Signal   string        `json:"signal,omitempty"`   // what refused it, one of the constants above; "" when allowed
 	Wait     time.Duration `json:"-"`                  // when trying again may help; 0: unknown, or when attempts in flight have ended
-	Observed string        `json:"observed,omitempty"` // with Limits.Observe: the signal that would have refused
+	Observed string        `json:"observed,omitempty"` // the signal that would have refused or demanded, but that Limits has only observed
+
+	Demand Demand `json:"demand,omitempty"` // what an attempt that is allowed must bring
+	Why    string `json:"why,omitempty"`    // the signal that demands it
+
+	// Looks is the signal whose refusal the client reads where the attempt is refused later,
+	// whatever for: others are refused for it at this time, and must not learn from the
+	// difference that they lacked something that this one had. "": nothing special.
+	Looks string `json:"-"`
 
 	// busy: only attempts in flight stand in the way, none has failed yet.
 	busy bool
 }
 
-// Limits are the settings of a Gate. A field of zero means the default.
-type Limits struct {
-	// Observe lets every attempt through and only records in Decision.Observed
-	// what would have refused it. The caps on connections stay enforced, for
-	// they protect this machine's memory and not accounts.
-	Observe bool
+// Demand is what an attempt must bring beside a right password, whatever the settings ask for.
+type Demand int
 
-	AddressPerMinute int           // failed attempts of one address, IPv6: of its /64; default 10
-	AddressPerDay    int           // the same over a day; default 50
-	AccountFailures  int           // failed attempts on one account from networks new to it; default 10
-	AccountPenalty   time.Duration // how long such networks then wait, doubling up to an hour; default 60 s
+// The demands, each with all of those before it.
+const (
+	DemandNothing   Demand = iota // what the settings ask for
+	DemandFactor                  // the password alone isn't enough
+	DemandFreshCode               // nor is a grant
+)
 
-	ConnectionsBeforeLogin int // of one address (IPv6: /64), not logged in; default 40
-	TotalBeforeLogin       int // of all addresses, not logged in; default 4,000
-	PerAccountAndAddress   int // sessions of one account from one address (IPv6: /64); default 20
-	PerAccount             int // sessions of one account; default 50
+// String returns the demand's name.
+func (d Demand) String() string {
+	switch d {
+	case DemandFactor:
+		return "factor"
+	case DemandFreshCode:
+		return "fresh-code"
+	}
+	return "nothing"
 }
 
-func (l Limits) withDefaults() Limits {
-	l.AddressPerMinute = cmp.Or(l.AddressPerMinute, 10)
-	l.AddressPerDay = cmp.Or(l.AddressPerDay, 50)
-	l.AccountFailures = cmp.Or(l.AccountFailures, 10)
-	l.AccountPenalty = cmp.Or(l.AccountPenalty, time.Minute)
-	l.ConnectionsBeforeLogin = cmp.Or(l.ConnectionsBeforeLogin, 40)
-	l.TotalBeforeLogin = cmp.Or(l.TotalBeforeLogin, 4000)
-	l.PerAccountAndAddress = cmp.Or(l.PerAccountAndAddress, 20)
-	l.PerAccount = cmp.Or(l.PerAccount, 50)
-	return l
+// MarshalText writes the demand's name.
+func (d Demand) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote; of anything else it makes the greatest demand.
+func (d *Demand) UnmarshalText(text []byte) error {
+	for *d = DemandNothing; *d < DemandFreshCode && d.String() != string(text); *d++ {
+	}
+	return nil
 }
 
 // An Attempt is one presented set of credentials, as far as policy knows it.
@@ -77,6 +73,29 @@ type Attempt struct {
 	// be. It is too long to be guessed and says nothing of the main password,
 	// so the account's own limits neither stop it nor learn from it.
 	AppPassword bool
+	// Secret is all that was presented, and Front what stands before a code, where it ends in what
+	// looks like one. Both are hashed, and not kept.
+	Secret, Front []byte
+}
+
+// Evidence is what an attempt brings beside its password, as it is found out before the upstream is
+// asked about that.
+type Evidence int
+
+// The kinds of evidence.
+const (
+	Nothing       Evidence = iota // whatever the upstream says, it will be refused for want of a second factor
+	PasswordAlone                 // the upstream's word alone decides
+	RightCode                     // a code that is right and fresh
+	Granted                       // a grant, or an app password
+)
+
+// A Failure is what was found wrong with an attempt.
+type Failure struct {
+	Password []byte // the part of the secret that was taken for the password; hashed, and not kept
+	Right    bool   // it was right: something else was missing
+	Code     bool   // the secret ended in what looked like a code
+	Unknown  bool   // there is no record of the account
 }
 
 // A Source is where an attempt comes from. Make one with [SourceOf].

@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -12,8 +14,19 @@ import (
 type Rule struct {
 	Name string // for people, in audit records and explanations; none should be empty
 
-	Accounts []string       // patterns, case-folded: a * stands for any octets, also none
-	Networks []netip.Prefix // an address that isn't valid is in none of them
+	Accounts []string // patterns, case-folded: a * stands for any octets, also none
+
+	// The address is in one of these; one that isn't valid is in none.
+	Networks     *NetworkSet // nil: as NetworkFiles say
+	NetworkFiles []*File[*NetworkSet]
+
+	// Where the address is, by Geo. One that its files don't know is nowhere.
+	Countries []string // ISO 3166-1 alpha-2, such as "DE"
+	Owners    []uint32 // autonomous systems
+	Geo       *Geo     // nil: all files are absent
+
+	TLS      []string // versions, "1.2" or "1.3"
+	Programs []string // patterns as Accounts has them, in lower case; the client's own claim
 
 	Since, Until time.Time      // Until itself is too late
 	Weekdays     []time.Weekday // of Zone
@@ -31,6 +44,8 @@ type Subject struct {
 	Account string
 	Addr    netip.Addr
 	Time    time.Time
+	TLS     string // the connection's version, such as "1.3"; "" without
+	Program string // what the client says that it is, in lower case; "" where it says nothing
 }
 
 // A Ruling is what the rules say about a subject. The zero value is that of no rule.
@@ -42,32 +57,76 @@ type Ruling struct {
 	MaxSessions  int // 0: as Limits says
 }
 
-// Rules are asked in their order. They may not change while they are in use.
+// Rules are asked in their order. They may not change while they are in use; what their files
+// say may, between one Match and the next, where Watch runs.
 type Rules []Rule
 
 // Match returns the ruling of the first rule that matches.
 func (rs Rules) Match(s Subject) Ruling {
 	s.Addr = SourceOf(s.Addr).Addr
 	for i := range rs {
-		if r := &rs[i]; r.matches(s) {
+		r := &rs[i]
+		if !r.matches(s) {
+			continue
+		}
+		switch fits, known := r.Geo.fits(s.Addr, r.Countries, r.Owners); {
+		case fits:
 			return Ruling{r.Name, r.Deny, r.SecondFactor, r.ReadOnly, r.MaxSessions}
+		case !known && r.Geo.refuses():
+			return Ruling{Rule: r.Name, Denied: true}
 		}
 	}
 	return Ruling{}
 }
 
-func (r *Rule) matches(s Subject) bool {
-	return r.forAccount(s.Account) && r.forAddr(s.Addr) && r.inForce(s.Time) && r.onClock(s.Time)
+// Watch reads the rules' files again when they change, until ctx ends, see [File.Watch]. told
+// may be called at the same time for several of them.
+func (rs Rules) Watch(ctx context.Context, told func(path string, err error)) {
+	var watching sync.WaitGroup
+	for file := range rs.files() {
+		watching.Go(func() { file.Watch(ctx, 0, told) })
+	}
+	watching.Wait()
 }
 
-func (r *Rule) forAccount(account string) bool {
-	return len(r.Accounts) == 0 ||
-		slices.ContainsFunc(r.Accounts, func(pattern string) bool { return glob(pattern, account) })
+type fileWatcher interface {
+	Watch(ctx context.Context, every time.Duration, told func(path string, err error))
+}
+
+// files are those of all rules, each once.
+func (rs Rules) files() map[fileWatcher]bool {
+	files := make(map[fileWatcher]bool)
+	for _, r := range rs {
+		for _, file := range r.NetworkFiles {
+			files[file] = true
+		}
+		if r.Geo != nil && r.Geo.Countries != nil {
+			files[r.Geo.Countries] = true
+		}
+		if r.Geo != nil && r.Geo.Owners != nil {
+			files[r.Geo.Owners] = true
+		}
+	}
+	return files
+}
+
+// matches asks all matchers but those of [Geo], which may not know.
+func (r *Rule) matches(s Subject) bool {
+	return anyGlob(r.Accounts, s.Account) && r.forAddr(s.Addr) && r.inForce(s.Time) && r.onClock(s.Time) &&
+		(len(r.TLS) == 0 || slices.Contains(r.TLS, s.TLS)) && anyGlob(r.Programs, s.Program)
 }
 
 func (r *Rule) forAddr(addr netip.Addr) bool {
-	return len(r.Networks) == 0 ||
-		slices.ContainsFunc(r.Networks, func(p netip.Prefix) bool { return unmapped(p).Contains(addr) })
+	if r.Networks == nil && len(r.NetworkFiles) == 0 {
+		return true
+	}
+	if r.Networks != nil && r.Networks.Contains(addr) {
+		return true
+	}
+	return slices.ContainsFunc(r.NetworkFiles, func(file *File[*NetworkSet]) bool {
+		networks, ok := file.Value()
+		return ok && networks.Contains(addr)
+	})
 }
 
 func (r *Rule) inForce(now time.Time) bool {
@@ -114,6 +173,12 @@ func unmapped(p netip.Prefix) netip.Prefix {
 		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	return p
+}
+
+// anyGlob says whether the name matches one of the patterns. None are no matcher.
+func anyGlob(patterns []string, name string) bool {
+	return len(patterns) == 0 ||
+		slices.ContainsFunc(patterns, func(pattern string) bool { return glob(pattern, name) })
 }
 
 // glob says whether the name matches the pattern. Each piece between stars is taken

@@ -138,9 +138,44 @@ func TestRuleNetworks(t *testing.T) {
 			if tt.addr != "" {
 				addr = netip.MustParseAddr(tt.addr)
 			}
-			rules := Rules{{Name: "r", Networks: tt.networks}}
+			rules := Rules{{Name: "r"}}
+			if tt.networks != nil {
+				rules[0].Networks = NewNetworkSet(tt.networks...)
+			}
 			if got := rules.Match(Subject{Addr: addr}).Rule != ""; got != tt.want {
 				t.Errorf("%s: %v", tt.addr, got)
+			}
+		})
+	}
+}
+
+func TestRuleTLSAndPrograms(t *testing.T) {
+	tests := []struct {
+		name    string
+		rule    Rule
+		tls     string
+		program string
+		want    bool
+	}{
+		{"none given", Rule{}, "1.3", "thunderbird", true},
+		{"none given, nothing known", Rule{}, "", "", true},
+		{"version", Rule{TLS: []string{"1.2"}}, "1.2", "", true},
+		{"another version", Rule{TLS: []string{"1.2"}}, "1.3", "", false},
+		{"either version", Rule{TLS: []string{"1.2", "1.3"}}, "1.3", "", true},
+		{"no version", Rule{TLS: []string{"1.2", "1.3"}}, "", "", false},
+		{"program", Rule{Programs: []string{"k-9*", "thunderbird*"}}, "1.3", "thunderbird 140.0", true},
+		{"another program", Rule{Programs: []string{"thunderbird*"}}, "1.3", "old thunderbird", false},
+		{"says nothing", Rule{Programs: []string{"thunderbird*"}}, "1.3", "", false},
+		{"for who says nothing", Rule{Programs: []string{""}}, "1.3", "", true},
+		{"for who says nothing, but does", Rule{Programs: []string{""}}, "1.3", "k-9", false},
+		{"any", Rule{Programs: []string{"*"}}, "1.3", "", true},
+		{"both, one fits", Rule{TLS: []string{"1.2"}, Programs: []string{"k-9*"}}, "1.3", "k-9", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.rule.Name = "r"
+			if got := (Rules{tt.rule}).Match(Subject{TLS: tt.tls, Program: tt.program}).Rule != ""; got != tt.want {
+				t.Errorf("TLS %q, program %q: %v", tt.tls, tt.program, got)
 			}
 		})
 	}
@@ -232,10 +267,10 @@ func TestRuleWithoutAZoneIsLocal(t *testing.T) {
 func TestRulesFirstMatchWins(t *testing.T) {
 	rules := Rules{
 		{
-			Name: "night", Accounts: []string{"alice"}, Networks: prefixes("203.0.113.0/24"),
+			Name: "night", Accounts: []string{"alice"}, Networks: NewNetworkSet(prefixes("203.0.113.0/24")...),
 			From: 22 * time.Hour, To: 6 * time.Hour, Zone: time.UTC, Deny: true,
 		},
-		{Name: "guests", Networks: prefixes("203.0.113.0/24"), SecondFactor: "required", ReadOnly: true, MaxSessions: 2},
+		{Name: "guests", Networks: NewNetworkSet(prefixes("203.0.113.0/24")...), SecondFactor: "required", ReadOnly: true, MaxSessions: 2},
 		{Name: "alice", Accounts: []string{"alice"}, SecondFactor: "optional"},
 		{Name: "also alice", Accounts: []string{"alice"}, Deny: true},
 	}
@@ -246,11 +281,11 @@ func TestRulesFirstMatchWins(t *testing.T) {
 		in   Subject
 		want Ruling
 	}{
-		{"all matchers hold", Subject{"alice", hotel, night}, Ruling{Rule: "night", Denied: true}},
-		{"all but the time", Subject{"alice", hotel, day}, guests},
-		{"all but the account", Subject{"bob", hotel, night}, guests},
-		{"all but the network", Subject{"alice", atHome, night}, Ruling{Rule: "alice", SecondFactor: "optional"}},
-		{"none", Subject{"bob", atHome, night}, Ruling{}},
+		{"all matchers hold", Subject{Account: "alice", Addr: hotel, Time: night}, Ruling{Rule: "night", Denied: true}},
+		{"all but the time", Subject{Account: "alice", Addr: hotel, Time: day}, guests},
+		{"all but the account", Subject{Account: "bob", Addr: hotel, Time: night}, guests},
+		{"all but the network", Subject{Account: "alice", Addr: atHome, Time: night}, Ruling{Rule: "alice", SecondFactor: "optional"}},
+		{"none", Subject{Account: "bob", Addr: atHome, Time: night}, Ruling{}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -262,7 +297,7 @@ func TestRulesFirstMatchWins(t *testing.T) {
 			}
 		})
 	}
-	if got := Rules(nil).Match(Subject{"alice", hotel, day}); got != (Ruling{}) {
+	if got := Rules(nil).Match(Subject{Account: "alice", Addr: hotel, Time: day}); got != (Ruling{}) {
 		t.Errorf("no rules: %+v", got)
 	}
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // slots counts open connections. It needs no bound of its own: each count is of
@@ -39,12 +40,19 @@ func (s *Slot) Release() {
 // when the connection is refused.
 func (g *Gate) Admit(addr netip.Addr) (Decision, *Slot) {
 	g.start()
-	site := SourceOf(addr).Site()
+	source := SourceOf(addr)
+	site, network, trusted := source.Site(), source.Network(), g.limits.trusts(source.Addr)
+	if d := g.judgeDoor(source, trusted); !d.Allowed {
+		return d, nil
+	}
 	s := &g.slots
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	network := SourceOf(addr).Network()
-	d := judgeAdmission(s.sites[site], s.networks[network], s.beforeLogin, g.limits)
+	here, around := s.sites[site], s.networks[network]
+	if trusted {
+		here, around = 0, 0
+	}
+	d := judgeAdmission(here, around, s.beforeLogin, g.limits)
 	if !d.Allowed {
 		return d, nil
 	}
@@ -58,6 +66,31 @@ func (g *Gate) Admit(addr netip.Addr) (Decision, *Slot) {
 		giveBack(s.sites, site)
 		giveBack(s.networks, network)
 	}}
+}
+
+// doorRate is how many connections from a banned network are still let in: so that people's mail
+// programs are told to wait, and don't take us for broken.
+var doorRate = rate{burst: 20, per: time.Minute}
+
+// judgeDoor refuses who is banned before anything is spent on them, but for a few connections, whose
+// attempts are refused later. Where some account is at home, all come in, for an attempt has to
+// say for whom it comes; not where an administrator has banned them.
+func (g *Gate) judgeDoor(source Source, trusted bool) (d Decision) {
+	now := g.now()
+	f := g.banFacts(source.Addr, now)
+	d = judgeBan(f, false)
+	if d.Allowed || trusted || g.limits.Observe {
+		return Decision{Allowed: true}
+	}
+	g.networks.with(g.prefixKey(source.Network()), now, func(e *networkEntry, _ *flying) {
+		if e.door.left(now, doorRate) >= 1 {
+			e.door.take(now, doorRate, 1)
+			d = Decision{Allowed: true}
+		} else {
+			d = judgeBan(f, e.resides(now))
+		}
+	})
+	return d
 }
 
 // judgeAdmission lets one network have a tenth of all places: somebody with a /48 has

@@ -169,11 +169,16 @@ func (s *session) capabilities() imap.Capabilities {
 // identify answers ID (RFC 2971). A mail program that fails here may stop syncing for a
 // day (iOS), so whatever is well-formed is taken.
 func (s *session) identify(tag string) error {
-	fields, err := s.in.ID(100, wantedID...)
+	wanted := wantedID
+	if s.server.isWebmail(s.peer.Addr()) {
+		wanted = slices.Concat(wantedID, originID)
+	}
+	fields, err := s.in.ID(100, wanted...)
 	if err != nil {
 		return s.complain(tag, err)
 	}
 	s.clientID = fields
+	s.follow(fields)
 	s.says(fields)
 	return s.write(fmt.Sprintf("* ID (\"name\" \"imapwarden\")\r\n%s OK ID completed\r\n", tag))
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -50,12 +51,13 @@ type attempt struct {
 	foreign  bool   // the authzid is somebody else's
 
 	ruling policy.Ruling
-	digest [8]byte       // by which policy knows the secret again
 	trial  *policy.Trial // the place in policy's counts
 	claim  *auth.Claim   // what auth made of the secret
 
 	took      time.Duration // the upstream's part
 	missed    bool          // the password was right, and something else was missing
+	unasked   bool          // refused as a wrong password is, without the upstream's word
+	looks     string        // what the client reads a refusal for, where not for the reason; see policy.Decision
 	concluded bool
 	cheap     bool // costs whoever makes it nothing in any count: there may be thousands
 
@@ -94,7 +96,9 @@ func (s *session) decide(a *attempt) bool {
 	}
 	a.foreign = !s.isSelf(a.authzid, a.account)
 
-	a.ruling = s.server.Rules.Match(policy.Subject{Account: a.account, Addr: s.client.Addr(), Time: a.began})
+	a.ruling = s.server.Rules.Match(policy.Subject{
+		Account: a.account, Addr: s.client.Addr(), Time: a.began, TLS: s.tlsNumber(), Program: strings.ToLower(s.program()),
+	})
 	if a.rule = a.ruling.Rule; a.ruling.Denied {
 		a.cheap = true
 		return a.refused(policy.RuleDenied)
@@ -106,32 +110,81 @@ func (s *session) decide(a *attempt) bool {
 	if !decision.Allowed {
 		return a.limited(decision)
 	}
-	a.rule = cmp.Or(decision.Observed, a.rule)
-	a.digest = s.server.Policy.Digest(a.account, a.secret)
-	a.claim, err = s.server.Auth.Examine(a.ctx, auth.Attempt{
-		Account: a.account,
-		Secret:  a.secret,
-		Source:  s.client.Addr(),
-		Client:  s.tlsClient,
-		Program: s.program(),
-		Mode:    auth.Mode(cmp.Or(a.ruling.SecondFactor, string(s.server.Mode))),
-		Master:  s.server.Route(a.account).Master != nil,
-
-		Repeated: s.server.Policy.Repeats(policy.Attempt{Addr: s.client.Addr(), Account: a.account}, a.digest),
-	})
-	if err != nil {
+	a.rule = cmp.Or(decision.Why, decision.Observed, a.rule)
+	if a.claim, err = s.server.Auth.Examine(a.ctx, s.asks(a, decision)); err != nil {
 		return a.failed(reasonStore, err)
 	}
 	if verdict, decided := a.claim.Decided(); decided {
 		return a.judged(verdict)
 	}
-	return true
+	return s.weigh(a)
+}
+
+// asks is what auth is asked: policy may want more of the attempt than the settings do.
+func (s *session) asks(a *attempt, d policy.Decision) auth.Attempt {
+	mode := auth.Mode(cmp.Or(a.ruling.SecondFactor, string(s.server.Mode)))
+	if d.Demand > policy.DemandNothing {
+		mode = auth.Required
+	}
+	return auth.Attempt{
+		Account:   a.account,
+		Secret:    a.secret,
+		Source:    s.client.Addr(),
+		Client:    s.tlsClient,
+		Program:   s.program(),
+		Mode:      mode,
+		Master:    s.server.Route(a.account).Master != nil,
+		FreshCode: d.Demand == policy.DemandFreshCode,
+		Brief:     s.server.Policy.Alarmed(),
+		Repeated:  a.trial.Repeated(),
+	}
+}
+
+// evidence says in policy's words what a claim brings.
+func evidence(w auth.Worth) policy.Evidence {
+	switch w {
+	case auth.WorthPassword:
+		return policy.PasswordAlone
+	case auth.WorthCode:
+		return policy.RightCode
+	case auth.WorthGrant:
+		return policy.Granted
+	}
+	return policy.Nothing
+}
+
+// weigh asks policy whether the upstream may be asked, now that it is known what the attempt brings. Where
+// the records know the owner to have been here and policy doesn't, it learns so.
+func (s *session) weigh(a *attempt) bool {
+	proof := evidence(a.claim.Worth())
+	d := a.trial.Weigh(a.ctx, proof)
+	if who := s.who(a); !d.Allowed && a.claim.IsFamiliar() && !s.server.Policy.Knows(who) {
+		a.trial.Release()
+		s.server.Policy.Acquaint(who)
+		if d, a.trial = s.server.Policy.Await(a.ctx, who); d.Allowed {
+			d = a.trial.Weigh(a.ctx, proof)
+		}
+	}
+	if a.looks = d.Looks; d.Allowed {
+		a.rule = cmp.Or(a.rule, d.Observed)
+		return true
+	}
+	return a.limited(d)
+}
+
+// who is the attempt as policy knows it.
+func (s *session) who(a *attempt) policy.Attempt {
+	return policy.Attempt{
+		Addr: s.client.Addr(), Account: a.account,
+		AppPassword: auth.LooksLikeAppPassword(a.secret),
+		Secret:      a.secret, Front: s.server.Auth.Front(a.secret),
+	}
 }
 
 // admitAttempt asks policy. Where that says no and doesn't know the account's owner to have
 // been here, the records may: after a restart too, others' guesses don't lock owners out.
 func (s *session) admitAttempt(a *attempt) (decision policy.Decision, err error) {
-	who := policy.Attempt{Addr: s.client.Addr(), Account: a.account, AppPassword: auth.LooksLikeAppPassword(a.secret)}
+	who := s.who(a)
 	decision, a.trial = s.server.Policy.Await(a.ctx, who)
 	if decision.Allowed || s.server.Policy.Knows(who) {
 		return decision, nil
@@ -234,9 +287,19 @@ func (a *attempt) refused(reason string) bool {
 	return false
 }
 
+// limited refuses what policy doesn't let on. Some of it looks like a wrong password, and counts
+// as one: there was one attempt more, of which nobody asked whether it was right.
 func (a *attempt) limited(d policy.Decision) bool {
 	a.session.server.Metrics.Limited(d.Signal)
-	a.rule, a.cheap = d.Signal, true
+	a.rule = cmp.Or(a.rule, d.Signal)
+	switch d.Signal {
+	case policy.Unproved, policy.Repeated:
+		a.unasked = true
+	case policy.PasswordCommon, policy.DecoyAccount:
+		a.unasked, a.cheap = true, true
+	default:
+		a.rule, a.cheap = d.Signal, true
+	}
 	return a.refused(d.Signal)
 }
 
@@ -282,17 +345,7 @@ func (a *attempt) conclude() {
 	}
 	a.concluded = true
 	s := a.session
-	if a.trial != nil {
-		switch {
-		case a.outcome == audit.Accepted:
-			a.trial.Succeeded()
-		case a.outcome == audit.Refused && isGuess(a.verdict):
-			a.cheap = a.trial.Failed(a.digest) || a.cheap
-		case a.outcome == audit.Refused && a.verdict.Reason != "":
-			a.cheap = true // it is charged nowhere
-		}
-		a.trial.Release()
-	}
+	a.settle()
 	if a.claim != nil {
 		a.claim.Release()
 	}
@@ -308,6 +361,36 @@ func (a *attempt) conclude() {
 		return
 	}
 	s.server.Audit.Record(ctx, a.event())
+}
+
+// settle tells policy what became of the attempt. What waits for the trial goes on waiting until the
+// client has its answer.
+func (a *attempt) settle() {
+	if a.trial == nil {
+		return
+	}
+	switch {
+	case a.outcome == audit.Accepted:
+		a.trial.Succeeded(a.password())
+	case a.outcome != audit.Refused:
+	case a.unasked || isGuess(a.verdict):
+		a.cheap = a.trial.Failed(policy.Failure{
+			Password: a.password(),
+			Right:    a.missed || a.unasked && a.claim != nil && a.claim.IsRight(),
+			Code:     a.session.server.Auth.Front(a.secret) != nil,
+			Unknown:  a.claim != nil && !a.claim.IsKnown(),
+		}) || a.cheap
+	case a.verdict.Reason != "":
+		a.cheap = true // it is charged nowhere
+	}
+}
+
+// password is what the attempt's secret has as the account's own, nil where it has none.
+func (a *attempt) password() []byte {
+	if a.claim == nil || a.verdict.Factor == auth.FactorAppPassword || auth.LooksLikeAppPassword(a.secret) {
+		return nil
+	}
+	return a.claim.Password()
 }
 
 // isGuess says whether a refusal counts against its source. A code or grant that was

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -27,7 +29,7 @@ func (s *session) locate() error {
 	header, err := proxyproto.Read(in)
 	if err == nil && !header.Command.IsLocal() && header.SourceAddr != nil {
 		s.client, s.local = address(header.SourceAddr), address(header.DestinationAddr)
-		if !s.client.IsValid() {
+		if s.peer = s.client; !s.client.IsValid() {
 			err = fmt.Errorf("its source is no IP address")
 		}
 	}
@@ -43,12 +45,41 @@ func (s *session) locate() error {
 
 // trusts says whether a PROXY header of that peer is believed.
 func (l Listener) trusts(peer netip.Addr) bool {
-	for _, prefix := range l.TrustedProxies {
-		if prefix.Contains(peer) {
-			return true
-		}
+	return contains(l.TrustedProxies, peer)
+}
+
+// isWebmail says whether that peer is believed where its users are. They share its
+// connections and its TLS sessions.
+func (s *Server) isWebmail(peer netip.Addr) bool { return contains(s.Webmail, peer) }
+
+func contains(networks []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// originID are the ID fields in which webmail hosts say where a user is, as Dovecot has them
+// for its login_trusted_networks.
+var originID = []string{"x-originating-ip", "x-originating-port"}
+
+// follow takes a webmail host's word for where its user is: from here on that is the
+// client's address, for rules, limits, grants, the audit and the upstream. It is one for all
+// attempts of a connection, so from the first on it stays. Without a usable address the
+// client is where the host is.
+func (s *session) follow(said map[string]string) {
+	text, ok := said["x-originating-ip"]
+	if !ok || !s.secure || s.attempt != nil { // what came before TLS anybody may have put there
+		return
 	}
-	return false
+	addr, err := netip.ParseAddr(text)
+	if addr = addr.Unmap(); err != nil || addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() {
+		s.server.Log.Debug("no usable address from a webmail host", zap.String("session", s.id),
+			zap.Stringer("peer", s.peer.Addr()), zap.String("said", printable(text)))
+		return
+	}
+	port, err := strconv.ParseUint(said["x-originating-port"], 10, 16)
+	if err != nil {
+		port = 0 // nothing hangs on it
+	}
+	s.client = netip.AddrPortFrom(addr, uint16(port))
 }
 
 // announce tells an upstream the client's address before anything else (PROXY v2).

@@ -17,7 +17,7 @@ import (
 // was presented.
 func TestRuleDenies(t *testing.T) {
 	in(t, func(r *rig) {
-		r.Rules = policy.Rules{{Name: "no alice here", Accounts: []string{"alice"}, Networks: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}, Deny: true}}
+		r.Rules = policy.Rules{{Name: "no alice here", Accounts: []string{"alice"}, Networks: policy.NewNetworkSet(netip.MustParsePrefix("198.51.100.0/24")), Deny: true}}
 		secret := r.enroll("alice")
 		app := r.issue(auth.NewAppPassword{Account: "alice", Password: auth.Secret("secret")}).Password
 		for _, password := range []string{"secret" + r.code(secret), "wrong", app} {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	goimap "github.com/emersion/go-imap/v2"
@@ -27,7 +28,7 @@ func replyTo(outcome audit.Outcome, reason string) reply {
 		return reply{goimap.ResponseCodeUnavailable, "Service temporarily unavailable, try again later"}
 	case reason == policy.RuleDenied: // it may be another hour or another place next time
 		return reply{goimap.ResponseCodeUnavailable, "Service temporarily unavailable, try again later"}
-	case reason == policy.AddressLimit, reason == policy.AccountLimit:
+	case slices.Contains(tooMany, reason):
 		return reply{goimap.ResponseCodeUnavailable, "Too many failed logins, try again later"}
 	case reason == policy.ConnectionsAccount, reason == policy.ConnectionsAccountSource:
 		return reply{goimap.ResponseCodeLimit, "Too many connections"}
@@ -35,6 +36,12 @@ func replyTo(outcome audit.Outcome, reason string) reply {
 		return reply{goimap.ResponseCodeAuthorizationFailed, "No access to that identity"}
 	}
 	return reply{goimap.ResponseCodeAuthenticationFailed, "Authentication failed"}
+}
+
+// tooMany are the signals that end by themselves when one waits.
+var tooMany = []string{
+	policy.AddressLimit, policy.RangeLimit, policy.Banned, policy.TarpitBusy,
+	policy.FamiliarLimit, policy.AccountLimit, policy.AccountCodes, policy.StrangersLimit,
 }
 
 // hint is what people are told of a second factor that they lack; "" is nothing. Only sources
@@ -73,13 +80,14 @@ func (s *session) tellHint(a *attempt) error {
 // refuse answers an attempt that was refused or that failed, not before a fixed time, and
 // ends the session with the last that it may have.
 func (s *session) refuse(a *attempt) error {
+	defer a.trial.Release()
 	lasts := s.server.RefusalDelay
-	if a.claim != nil {
+	if a.claim != nil || a.unasked {
 		took := time.Since(a.began)
 		switch pace := &s.server.Route(a.account).pace; {
 		case a.missed:
 			took += pace.extra()
-		case a.took == 0 && a.verdict.Reason.IsLocal():
+		case a.took == 0 && (a.unasked || a.verdict.Reason.IsLocal()):
 			took += pace.refusal()
 		case a.took == 0: // it shares another connection's refusal, perhaps after a moment only
 			took = max(took, pace.refusal())
@@ -88,13 +96,16 @@ func (s *session) refuse(a *attempt) error {
 	}
 	a.note()
 	a.conclude()
+	if lasts > 0 { // without a delay nobody waits
+		lasts = max(lasts, a.trial.Tarpit())
+	}
 	if err := s.waitUntil(a.began.Add(lasts)); err != nil {
 		return s.bye(endDrained, "Server shutting down, please reconnect")
 	}
 	if err := s.tellHint(a); err != nil {
 		return err
 	}
-	r := replyTo(a.outcome, a.reason)
+	r := replyTo(a.outcome, a.readsAs())
 	if err := s.write(fmt.Sprintf("%s NO [%s] %s\r\n", a.tag, r.code, r.text)); err != nil {
 		return err
 	}
@@ -102,6 +113,14 @@ func (s *session) refuse(a *attempt) error {
 		return s.bye(endRefusals, "Too many failed logins")
 	}
 	return nil
+}
+
+// readsAs is the reason that the client reads: that of others who are refused at this time.
+func (a *attempt) readsAs() string {
+	if a.outcome == audit.Refused && a.verdict.Outcome != auth.Accepted && a.looks != "" {
+		return a.looks
+	}
+	return a.reason
 }
 
 func (s *session) waitUntil(t time.Time) error {

@@ -41,6 +41,7 @@ type Server struct {
 	Rules        policy.Rules // the first that matches decides
 	Help         string       // the address of a page for people who lack a second factor; "": there is none
 	Policy       *policy.Gate
+	Webmail      []netip.Prefix // peers whose word for where their users are is believed (ID, x-originating-ip)
 	Route        func(account string) *Upstream
 	Audit        *audit.Recorder
 	Metrics      *metrics.Metrics

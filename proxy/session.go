@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,8 @@ type session struct {
 	server   *Server
 	id       string
 	listener Listener
-	client   netip.AddrPort // where the client connects from
+	peer     netip.AddrPort // where the client connects from
+	client   netip.AddrPort // the same, but for a webmail host's users: where these are
 	local    netip.AddrPort // and to
 	started  time.Time
 
@@ -67,6 +69,7 @@ func newSession(server *Server, conn net.Conn, l Listener) *session {
 		server:   server,
 		id:       rand.Text()[:16],
 		listener: l,
+		peer:     address(conn.RemoteAddr()),
 		client:   address(conn.RemoteAddr()),
 		local:    address(conn.LocalAddr()),
 		started:  time.Now(),
@@ -137,7 +140,7 @@ func (s *session) secureOver(conn net.Conn) error {
 	s.deadline(s.server.Timeouts.Handshake)
 	below := &frugal{Conn: conn, left: maxHandshake}
 	config, client := s.server.TLS, new(tlsClient)
-	if s.server.Auth.Grant.ForClients() {
+	if s.server.Auth.Grant.ForClients() && !s.server.isWebmail(s.peer.Addr()) {
 		config, client = recognize(config)
 	}
 	tlsConn := tls.Server(below, config)
@@ -162,6 +165,7 @@ func (s *session) greet() error {
 func (s *session) welcome(a *attempt) error {
 	s.server.Route(a.account).pace.noteYes(a.took)
 	a.conclude()
+	a.trial.Release()
 	s.server.Metrics.BeforeLogin.Dec()
 	s.server.Metrics.Relaying.Inc()
 	s.beforeLogin.Release()
@@ -189,6 +193,9 @@ func (s *session) finish(err error, panicked any) {
 	if s.attempt != nil && !s.attempt.concluded { // only after a panic
 		s.attempt.outcome = audit.Failed
 		s.attempt.conclude()
+	}
+	if s.attempt != nil {
+		s.attempt.trial.Release()
 	}
 	if s.login != nil {
 		s.server.Auth.SessionEnded(s.login.verdict)
@@ -218,6 +225,9 @@ func (s *session) summary(why end) []zap.Field {
 		zap.Int("refusals", s.refusals),
 		zap.String("tls", s.tlsVersion()),
 	}
+	if s.peer.Addr() != s.client.Addr() {
+		fields = append(fields, zap.Stringer("peer", s.peer.Addr()))
+	}
 	if s.attempt != nil {
 		fields = append(fields,
 			zap.String("account", s.attempt.account),
@@ -241,3 +251,6 @@ func (s *session) tlsVersion() string {
 	}
 	return "none"
 }
+
+// tlsNumber is the version as rules have it: "1.2", "1.3".
+func (s *session) tlsNumber() string { return strings.TrimPrefix(s.tlsVersion(), "TLS ") }

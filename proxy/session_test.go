@@ -433,26 +433,35 @@ func TestConnectionCap(t *testing.T) {
 	})
 }
 
+// Ten guesses a minute from one address, or five accounts that nobody knows, and the upstream has peace.
 func TestTooManyGuesses(t *testing.T) {
-	in(t, func(r *rig) {
-		r.RefusalDelay = 0 // the limit refills with time
-		for i := range 10 {
-			p := r.connectTLS(home)
-			if got := p.login(fmt.Sprint("victim", i), "wrong"); got != failed {
-				t.Fatal(got)
-			}
-			p.hangUp()
-		}
-		_, before := r.upstream.count()
-		p := r.connectTLS(home)
-		if got := p.login("victim", "wrong"); !strings.HasPrefix(got, "l NO [UNAVAILABLE]") {
-			t.Error(got)
-		}
-		p.hangUp()
-		if _, after := r.upstream.count(); after != before {
-			t.Error("an attempt over the limit reached the upstream")
-		}
-	})
+	for _, tt := range []struct {
+		name    string
+		account func(i int) string
+		most    int
+	}{
+		{"one account", func(int) string { return "victim" }, 10},
+		{"unknown accounts", func(i int) string { return fmt.Sprint("victim", i) }, 5},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			in(t, func(r *rig) {
+				r.RefusalDelay = 0 // the limit refills with time
+				guess := func(i int) string { return r.answer(home, tt.account(i), fmt.Sprint("wrong", i)) }
+				for i := range tt.most {
+					if got := guess(i); got != failed {
+						t.Fatal(got)
+					}
+				}
+				_, before := r.upstream.count()
+				if got := guess(tt.most); !strings.HasPrefix(got, "l NO [UNAVAILABLE]") {
+					t.Error(got)
+				}
+				if _, after := r.upstream.count(); after != before {
+					t.Error("an attempt over the limit reached the upstream")
+				}
+			})
+		})
+	}
 }
 
 // Nothing that a session said or was asked stays in the log.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/netip"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -126,55 +125,6 @@ func explainState(e auth.Explanation) string {
 	return text
 }
 
-// signalTexts say why policy refuses.
-var signalTexts = map[string]string{
-	policy.AddressLimit:             "too many attempts from that address have failed",
-	policy.AccountLimit:             "too many attempts on the account have failed, and it never signed in from that network",
-	policy.ConnectionsBeforeLogin:   "that address has too many connections that haven't logged in",
-	policy.ConnectionsNetwork:       "that network has too many connections that haven't logged in",
-	policy.ConnectionsTotal:         "there are too many connections that haven't logged in",
-	policy.ConnectionsAccount:       "the account has too many sessions",
-	policy.ConnectionsAccountSource: "the account has too many sessions from that address",
-	policy.RuleDenied:               "a rule refuses it",
-}
-
-func explainLimits(b *strings.Builder, l *policy.Explanation) {
-	if l == nil {
-		fmt.Fprint(b, "No running server was asked, so how far limits are used up isn't known.\n")
-		return
-	}
-	signal := func(s string) string {
-		if text, ok := signalTexts[s]; ok {
-			return text
-		}
-		return s
-	}
-	switch d := l.Decision; {
-	case !d.Allowed && l.Busy:
-		fmt.Fprintf(b, "An attempt with the password would be refused until others that are under way have ended: %s.\n", signal(d.Signal))
-	case !d.Allowed && l.WaitSeconds > 0:
-		fmt.Fprintf(b, "An attempt with the password would be refused for another %s: %s.\n", time.Duration(l.WaitSeconds)*time.Second, signal(d.Signal))
-	case !d.Allowed:
-		fmt.Fprintf(b, "An attempt with the password would be refused: %s.\n", signal(d.Signal))
-	case d.Observed != "":
-		fmt.Fprintf(b, "The limits let it pass only because limits.mode is \"observe\": %s.\n", signal(d.Observed))
-	default:
-		fmt.Fprint(b, "The limits let it pass.\n")
-	}
-	familiar := "isn't familiar with that network"
-	if l.Familiar {
-		familiar = fmt.Sprintf("is familiar with that network, whose failures count for themselves: %d of %d today", l.HomeFailures, l.HomeLimit)
-	}
-	fmt.Fprintf(b, "  - The account %s.\n", familiar)
-	fmt.Fprintf(b, "  - Failures of the account from other networks: %d of %d.\n", l.AccountFailures, l.AccountLimit)
-	fmt.Fprintf(b, "  - Failures that the address has left: %d of %d in this minute, %d of %d today.\n",
-		l.AddressLeftMinute, l.AddressPerMinute, l.AddressLeftDay, l.AddressPerDay)
-	fmt.Fprintf(b, "  - Sessions of the account: %d of %d, from that address %d of %d.\n",
-		l.Sessions, l.SessionsLimit, l.SessionsHere, l.SessionsHereLimit)
-	fmt.Fprintf(b, "  - Connections of the address that haven't logged in: %d of %d.\n", l.BeforeLoginHere, l.BeforeLoginLimit)
-}
-
-// factorTexts say what lets somebody in beside the password.
 var factorTexts = map[auth.Factor]string{
 	auth.FactorNone:        "the password alone",
 	auth.FactorCode:        "a code",

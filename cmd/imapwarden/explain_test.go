@@ -29,7 +29,7 @@ func TestExplanationForPeople(t *testing.T) {
 		},
 		"observed": {
 			admin.Explanation{Limits: &policy.Explanation{Decision: policy.Decision{Allowed: true, Observed: policy.AddressLimit}}},
-			[]string{`only because limits.mode is "observe": too many attempts from that address`, "\nIf the upstream"},
+			[]string{`only because that signal is observed: too many attempts from that address`, "\nIf the upstream"},
 		},
 		"familiar": {
 			admin.Explanation{Limits: &policy.Explanation{Decision: policy.Decision{Allowed: true}, Familiar: true, HomeFailures: 2, HomeLimit: 50}},

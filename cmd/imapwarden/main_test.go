@@ -143,7 +143,7 @@ func serveAdmin(ts *testscript.TestScript, _ bool, args []string) {
 		Events:    held,
 		Sessions:  &someSessions{},
 		Explain: func(ctx context.Context, account string, source netip.Addr) (admin.Explanation, error) {
-			e, err := explanation(ctx, settings, dir, account, source)
+			e, err := explanation(ctx, settings, nil, dir, account, source)
 			limits := new(policy.Gate).Explain(policy.Attempt{Addr: source, Account: account})
 			e.Limits = &limits
 			return e, err

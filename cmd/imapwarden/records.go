@@ -12,11 +12,13 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"imapwarden/admin"
 	"imapwarden/audit"
 	"imapwarden/auth"
 	"imapwarden/configs"
+	"imapwarden/policy"
 	"imapwarden/store"
 )
 
@@ -28,6 +30,7 @@ type records struct {
 	mode     auth.Mode // of the configuration as it is now
 	accounts accounts
 	events   admin.Events
+	bans     bans
 	explain  func(ctx context.Context, account string, source netip.Addr) (admin.Explanation, error)
 	rotate   func(context.Context) (auth.Rotation, error)
 	served   bool         // a running server's
@@ -91,7 +94,7 @@ func openRecords(ctx context.Context, config *configs.Config) (*records, error) 
 	if client == nil {
 		return r, r.openStore(ctx, config)
 	}
-	r.accounts, r.events, r.explain, r.rotate = client, client, client.Explain, client.Rotate
+	r.accounts, r.events, r.bans, r.explain, r.rotate = client, client, client, client.Explain, client.Rotate
 	r.served, r.close = true, client.Close
 	return r, nil
 }
@@ -129,14 +132,20 @@ func (r *records) openStore(ctx context.Context, config *configs.Config) error {
 		return errors.Join(err, opened.Close())
 	}
 	by := fmt.Sprintf("uid %d by command line", os.Getuid())
-	signed := admin.Signed(directory(config, opened, keys), opened, by, func(err error) { r.lost = errors.Join(r.lost, err) })
+	lost := func(err error) { r.lost = errors.Join(r.lost, err) }
+	signed := admin.Signed(directory(config, opened, keys), opened, by, lost)
+	r.bans = admin.SignBans(policy.Book{Memory: opened}, opened, by, lost)
 	r.accounts, r.events, r.close = signed, opened, opened.Close
 	r.explain = func(ctx context.Context, account string, source netip.Addr) (admin.Explanation, error) {
 		name, err := r.names.Canonical(account)
 		if err != nil {
 			return admin.Explanation{}, err
 		}
-		return explanation(ctx, config, signed, name, source)
+		rules, err := rules(config, zap.NewNop())
+		if err != nil {
+			return admin.Explanation{}, err
+		}
+		return explanation(ctx, config, rules, signed, name, source)
 	}
 	r.rotate = func(ctx context.Context) (auth.Rotation, error) {
 		rotation, err := keys.Rotate(ctx, opened)

@@ -22,8 +22,9 @@ func reportCommand(o *options) *cobra.Command {
 		Use:   "report",
 		Short: `Say how each account signs in, and whom mfa.mode = "required" would lock out`,
 		Long: `Say how each account signs in, and whom mfa.mode = "required" would lock out: those
-with a program that last signed in with the password alone. The audit tells it, so
-no further back than audit.keep.`,
+with a program that last signed in with the password alone. And who should get another
+password: it is a common one, or others try it. The audit tells all that, so no further
+back than audit.keep.`,
 		Args: takes(),
 		RunE: o.withRecords(func(ctx context.Context, r *records, _ []string) error {
 			d, err := configs.ParseDuration(since)
@@ -44,8 +45,9 @@ type usage struct {
 	AppPasswords int         `json:"app_passwords"`
 	Grants       int         `json:"grants"`
 	SignIns      []audit.Way `json:"sign_ins"`
-	LockedOut    bool        `json:"locked_out"` // with mfa.mode = "required"
-	Why          string      `json:"why"`        // "" where it isn't
+	LockedOut    bool        `json:"locked_out"`              // with mfa.mode = "required"
+	Why          string      `json:"why"`                     // "" where it isn't
+	WeakPassword string      `json:"weak_password,omitempty"` // the signal that says what is bad about its password
 }
 
 // lockedOut says which programs an account uses with the password alone, as far as its
@@ -110,6 +112,10 @@ func (s *summary) add(u usage) {
 // aren't and signed in all the same.
 func (o *options) report(ctx context.Context, known accounts, events admin.Events, since time.Time) error {
 	var total summary
+	weak, err := weakPasswords(ctx, events, since)
+	if err != nil {
+		return err
+	}
 	if !o.json {
 		fmt.Fprintf(o.stdout, reportRow, "ACCOUNT", "ENROLLED", "SIGNS IN WITH", "TIMES", "LAST", "SOURCE", "PROGRAM")
 	}
@@ -129,7 +135,7 @@ func (o *options) report(ctx context.Context, known accounts, events admin.Event
 		if name == "" {
 			break
 		}
-		u := usage{Account: name, SignIns: []audit.Way{}}
+		u := usage{Account: name, SignIns: []audit.Way{}, WeakPassword: weak[name]}
 		for _, a := range summaries.take(name) {
 			u.Enrolled, u.AppPasswords, u.Grants = a.Enrolled, a.AppPasswords, a.Grants
 		}
@@ -143,7 +149,10 @@ func (o *options) report(ctx context.Context, known accounts, events admin.Event
 	if o.json {
 		return nil
 	}
-	return o.printSummary(total, since)
+	if err := o.printSummary(total, since); err != nil {
+		return err
+	}
+	return printWeak(o.stdout, weak)
 }
 
 // merged reads something by account, pages of it at a time.

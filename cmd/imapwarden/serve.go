@@ -62,7 +62,7 @@ func upstreamNames(config *configs.Config) (names []string) {
 func (w *warden) serve(ctx context.Context, also ...func(context.Context) error) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var parts sync.WaitGroup
-	failed := make(chan error, len(w.listeners)+len(also)+6) // one from each part
+	failed := make(chan error, len(w.listeners)+len(also)+10) // one from each part
 	run := func(what string, do func() error) {
 		parts.Go(func() {
 			if err := do(); err != nil {
@@ -74,6 +74,12 @@ func (w *warden) serve(ctx context.Context, also ...func(context.Context) error)
 	endExport := w.export(context.WithoutCancel(ctx))
 	run("the second factor's upkeep", func() error { return w.auth.Run(background) })
 	run("the audit's retention", func() error { w.purgeEvents(background); return nil })
+	run("alerts", func() error { return w.alerts.run(background) })
+	run("what limits remember", func() error { return w.proxy.Policy.Run(background, w.notRemembered) })
+	run("the rules' files", func() error { w.proxy.Rules.Watch(background, w.readAgain); return nil })
+	if w.common != nil {
+		run("the list of common passwords", func() error { w.common.Watch(background, 0, w.readAgain); return nil })
+	}
 	run("TLS session tickets", func() error { w.renewTicketsHourly(background); return nil })
 	run("certificates", func() error { w.certificates.Watch(background, 10*time.Second); return nil })
 	if w.adminSocket != nil {
@@ -111,6 +117,20 @@ func (w *warden) serve(ctx context.Context, also ...func(context.Context) error)
 	err = errors.Join(err, w.closeRecorder())
 	endExport() // what the recorder has just written goes along
 	return errors.Join(err, w.close())
+}
+
+// notRemembered says that the store doesn't take what limits remember. They go on without it.
+func (w *warden) notRemembered(err error) {
+	w.log.Error("bans or familiar networks not stored, trying again: a restart would forget them", zap.Error(err))
+}
+
+// readAgain says what became of a file that has changed.
+func (w *warden) readAgain(path string, err error) {
+	if err != nil {
+		w.log.Error("a file that has changed can't be used, what was read of it before stays", zap.String("file", path), zap.Error(err))
+		return
+	}
+	w.log.Info("a file that has changed is in use", zap.String("file", path))
 }
 
 // export keeps the audit's file up to date until it is told to end, with all that is stored by then.

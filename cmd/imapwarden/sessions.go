@@ -57,16 +57,16 @@ func (w *warden) explain(ctx context.Context, account string, source netip.Addr)
 	if err != nil {
 		return admin.Explanation{}, err
 	}
-	e, err := explanation(ctx, w.config, w.admin.Directory, account, source)
+	e, err := explanation(ctx, w.config, w.proxy.Rules, w.admin.Directory, account, source)
 	limits := w.proxy.Policy.Explain(policy.Attempt{Addr: source, Account: account})
 	e.Limits = &limits
 	return e, err
 }
 
 // explanation is one without the limits, whose counts a running server alone knows.
-func explanation(ctx context.Context, config *configs.Config, d *auth.Directory, account string, source netip.Addr) (e admin.Explanation, err error) {
+func explanation(ctx context.Context, config *configs.Config, rules policy.Rules, d *auth.Directory, account string, source netip.Addr) (e admin.Explanation, err error) {
 	e.Account, e.Source = account, source
-	e.Rule = rules(config).Match(policy.Subject{Account: account, Addr: source, Time: time.Now()})
+	e.Rule = rules.Match(policy.Subject{Account: account, Addr: source, Time: time.Now()})
 	mode := auth.Mode(cmp.Or(e.Rule.SecondFactor, config.MFA.Mode))
 	e.Login, err = d.Explain(ctx, account, source, mode, hasMaster(config, account))
 	return e, err

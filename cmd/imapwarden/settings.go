@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -71,17 +73,59 @@ func certificates(c configs.TLS, log *zap.Logger) (*certs.Files, error) {
 var tlsVersions = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
 
 func limits(c configs.Limits) policy.Limits {
+	// To policy zero is the default, to the file it is none.
+	none := func(n int) int {
+		if n == 0 {
+			return -1
+		}
+		return n
+	}
+	var tarpit []time.Duration
+	for _, step := range c.Tarpit {
+		tarpit = append(tarpit, step.D())
+	}
 	return policy.Limits{
 		Observe:                c.Mode == "observe",
+		Observed:               c.Observe,
 		AddressPerMinute:       c.AddressPerMinute,
 		AddressPerDay:          c.AddressPerDay,
+		NATShare:               none(c.NATShare),
+		NetworkAccounts:        c.NetworkAccounts,
+		NetworkUnknown:         c.NetworkUnknown,
+		Ban:                    c.Ban.D(),
+		LongestBan:             c.LongestBan.D(),
 		AccountFailures:        c.AccountFailures,
 		AccountPenalty:         c.AccountPenalty.D(),
+		AccountCodes:           c.AccountCodes,
+		FamiliarPerDay:         c.FamiliarPerDay,
+		AccountNetworks:        c.AccountNetworks,
+		AccountNetworkFailures: c.AccountNetworkFailures,
+		PasswordPerHour:        c.PasswordPerHour,
+		PasswordPerDay:         c.PasswordPerDay,
+		UnprovedPerHour:        none(c.UnprovedPerHour),
+		StrangersPerHour:       c.StrangersPerHour,
+		AlarmShare:             c.AlarmShare,
+		Tarpit:                 tarpit,
+		TarpitPlaces:           c.TarpitPlaces,
+		Decoys:                 c.Decoys,
+		Trusted:                c.Trusted,
 		ConnectionsBeforeLogin: c.ConnectionsBeforeLogin,
 		TotalBeforeLogin:       c.TotalBeforeLogin,
 		PerAccountAndAddress:   c.PerAccountAndAddress,
 		PerAccount:             c.PerAccount,
 	}
+}
+
+// inProportion makes the tarpit's steps shorter where all refusals come sooner than its first: no
+// refusal is to last longer for the first failure than mfa.refusal_delay says.
+func inProportion(steps []time.Duration, delay time.Duration) []time.Duration {
+	out := slices.Clone(steps)
+	for i := range out {
+		if first := steps[0]; delay < first {
+			out[i] = time.Duration(float64(out[i]) * float64(delay) / float64(first))
+		}
+	}
+	return out
 }
 
 func timeouts(c configs.Timeouts) proxy.Timeouts {
@@ -141,14 +185,24 @@ func master(c configs.Upstream) (*proxy.Master, error) {
 	return m, nil
 }
 
-func rules(config *configs.Config) policy.Rules {
+// rules opens the files that the rules name. Their Watch reads these again when they change.
+func rules(config *configs.Config, log *zap.Logger) (policy.Rules, error) {
+	places, err := geo(config, log)
+	if err != nil {
+		return nil, err
+	}
+	files := make(map[string]*policy.File[*policy.NetworkSet]) // what several rules name is read once
 	var list policy.Rules
 	for i, c := range config.Rules {
 		since, until := c.Period()
-		list = append(list, policy.Rule{
+		rule := policy.Rule{
 			Name:         c.Title(i),
 			Accounts:     c.Accounts,
-			Networks:     c.Networks,
+			Countries:    c.Countries,
+			Owners:       c.Owners,
+			Geo:          places,
+			TLS:          c.TLS,
+			Programs:     c.Programs,
 			Since:        since,
 			Until:        until,
 			Weekdays:     c.Days(),
@@ -159,9 +213,43 @@ func rules(config *configs.Config) policy.Rules {
 			SecondFactor: c.SecondFactor,
 			ReadOnly:     c.ReadOnly,
 			MaxSessions:  c.MaxSessions,
-		})
+		}
+		if len(c.Networks) > 0 {
+			rule.Networks = policy.NewNetworkSet(c.Networks...)
+		}
+		for _, path := range c.NetworkFiles {
+			if files[path] == nil {
+				if files[path], err = policy.OpenNetworks(path); err != nil {
+					return nil, fmt.Errorf("%s: %w", rule.Name, err)
+				}
+			}
+			rule.NetworkFiles = append(rule.NetworkFiles, files[path])
+		}
+		list = append(list, rule)
 	}
-	return list
+	return list, nil
+}
+
+// geo opens the files that the rules need. One that isn't there yet is no error: what becomes
+// of these rules until it is, is a setting.
+func geo(config *configs.Config, log *zap.Logger) (*policy.Geo, error) {
+	g := &policy.Geo{Refuse: config.Geo.Absent == "refuse"}
+	var countries, owners error
+	if slices.ContainsFunc(config.Rules, func(r configs.Rule) bool { return len(r.Countries) > 0 }) {
+		g.Countries, countries = policy.OpenCountries(config.Geo.Countries)
+	}
+	if slices.ContainsFunc(config.Rules, func(r configs.Rule) bool { return len(r.Owners) > 0 }) {
+		g.Owners, owners = policy.OpenOwners(config.Geo.Owners)
+	}
+	for _, err := range []error{countries, owners} {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			log.Warn("rules need a file that isn't there yet", zap.String("until_then", config.Geo.Absent), zap.Error(err))
+		case err != nil:
+			return nil, err
+		}
+	}
+	return g, nil
 }
 
 func upstream(c configs.Upstream) (*proxy.Upstream, error) {

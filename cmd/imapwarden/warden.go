@@ -33,6 +33,8 @@ type warden struct {
 	keys         *auth.Keys
 	recorder     *audit.Recorder
 	exporter     *audit.Exporter // nil: off
+	alerts       *alerts
+	common       *policy.CommonPasswords // nil: there is no list
 	auth         *auth.Authenticator
 	certificates *certs.Files
 	proxy        *proxy.Server
@@ -63,7 +65,11 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 	if err := writable(ctx, w.store); err != nil {
 		return nil, err
 	}
-	w.recorder = audit.NewRecorder(w.store, log)
+	if w.alerts, err = openAlerts(ctx, config, w.store, w.metrics, log); err != nil {
+		return nil, err
+	}
+	w.recorder = audit.NewRecorder(w.alerts.sink(w.store), log)
+	w.alerts.recorder = w.recorder
 	w.metrics.WatchAudit(func() float64 { return float64(w.recorder.Lost()) }, func() float64 { return float64(w.recorder.Waiting()) })
 	if path := config.Audit.File; path != "" {
 		w.exporter = &audit.Exporter{Path: path, Source: w.store, Log: log}
@@ -74,7 +80,15 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 	if w.certificates, err = certificates(config.TLS, log); err != nil {
 		return nil, err
 	}
+	gate, err := w.gate(ctx)
+	if err != nil {
+		return nil, err
+	}
 	route, err := routes(config)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := rules(config, log)
 	if err != nil {
 		return nil, err
 	}
@@ -84,9 +98,10 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 		Names:        names(config),
 		Auth:         w.auth,
 		Mode:         auth.Mode(config.MFA.Mode),
-		Rules:        rules(config),
+		Rules:        rules,
 		Help:         config.Portal.URL,
-		Policy:       &policy.Gate{Limits: limits(config.Limits)},
+		Policy:       gate,
+		Webmail:      config.Limits.Webmail,
 		Route:        route,
 		Audit:        w.recorder,
 		Metrics:      w.metrics,
@@ -103,12 +118,27 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 		Audit:     w.recorder,
 		Events:    w.store,
 		Sessions:  sessions{w.proxy},
+		Bans:      gate,
 		Explain:   w.explain,
 		Rotate:    func(ctx context.Context) (auth.Rotation, error) { return w.keys.Rotate(ctx, w.store) },
 		Log:       log,
 	}
 	w.admin.Directory.Ended = w.revoke
 	return w, w.listen()
+}
+
+// gate is what decides about limits, with what it remembered before the last restart.
+func (w *warden) gate(ctx context.Context) (*policy.Gate, error) {
+	g := &policy.Gate{Limits: limits(w.config.Limits), Alert: w.alerts.raise}
+	if file := w.config.Passwords.File; file != "" {
+		var err error
+		if w.common, err = policy.OpenCommon(file); err != nil {
+			return nil, fmt.Errorf("passwords.file: %w", err)
+		}
+		g.Common, g.CommonAction = w.common, policy.CommonAction(w.config.Passwords.Action)
+	}
+	g.Limits.Tarpit = inProportion(g.Limits.Tarpit, w.config.MFA.RefusalDelay.D())
+	return g, g.Load(ctx, w.store)
 }
 
 // revoke ends the sessions that live under what was taken away.
