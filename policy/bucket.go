@@ -9,7 +9,8 @@ type rate struct {
 	per   time.Duration
 }
 
-func (r rate) interval() float64 { return float64(r.per) / float64(max(1, r.burst)) }
+// interval is in whole nanoseconds, so that a bucket has one left when refill said that it would.
+func (r rate) interval() time.Duration { return max(1, r.per/time.Duration(max(1, r.burst))) }
 
 // A bucket counts what of a rate has been used, in eight octets: when all of it will have come back,
 // in nanoseconds since 1970 (the theoretical arrival time of the generic cell rate algorithm,
@@ -18,17 +19,20 @@ type bucket int64
 
 // left returns how much may happen now.
 func (b bucket) left(now time.Time, r rate) float64 {
-	used := max(0, float64(int64(b)-now.UnixNano())/r.interval())
-	return float64(r.burst) - used
+	return float64(r.burst) - float64(b.back(now))/float64(r.interval())
 }
 
-// refill returns how long it takes until one is left.
+// back is how long it takes until all has come back.
+func (b bucket) back(now time.Time) time.Duration {
+	return max(0, time.Duration(int64(b)-now.UnixNano()))
+}
+
+// refill returns how long it takes until one is left, 0 where there never is.
 func (b bucket) refill(now time.Time, r rate) time.Duration {
-	missing := 1 - b.left(now, r)
-	if missing <= 0 || r.burst < 1 {
+	if r.burst < 1 {
 		return 0
 	}
-	return time.Duration(missing * r.interval())
+	return max(0, b.back(now)-time.Duration(r.burst-1)*r.interval())
 }
 
 // seconds is when all of it will have come back, in seconds since 1970.
@@ -37,7 +41,7 @@ func (b bucket) seconds() uint32 { return uint32(b / bucket(time.Second)) }
 // take uses n, also of what isn't there: but never more than one more than all, so that
 // whoever waits is let on again.
 func (b *bucket) take(now time.Time, r rate, n int) {
-	at := now.UnixNano()
-	used := max(int64(*b), at) + int64(float64(n)*r.interval())
-	*b = bucket(min(used, at+int64(float64(r.burst+1)*r.interval())))
+	back := b.back(now) + time.Duration(n)*r.interval()
+	most := time.Duration(r.burst+1) * r.interval()
+	*b = bucket(now.UnixNano() + int64(min(back, most)))
 }

@@ -24,10 +24,7 @@ func (f *flying) enter(d Decision) <-chan struct{} {
 
 func (f *flying) leave() {
 	f.count--
-	if f.left != nil {
-		close(f.left)
-		f.left = nil
-	}
+	f.wake()
 }
 
 // wake has those that wait look again.

@@ -1,7 +1,8 @@
 package policy
 
 import (
-	"slices"
+	"math/bits"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,12 +10,11 @@ import (
 
 const (
 	shardsOf = 256 // locks of one table
-	ways     = 16  // entries that one key can be among
-	looks    = 4   // of them that are compared for who may go, and that are looked at for who needn't be held any more
+	looks    = 5   // entries that are looked at to find one that may go
 )
 
 // keeping is how much the loss of an entry would matter.
-type keeping int
+type keeping uint8
 
 const (
 	forgotten keeping = iota // says nothing: as good as a fresh one
@@ -34,230 +34,237 @@ type entry[E any] interface {
 // No bounded memory survives a flood of new keys, so entries that may not be lost don't go for
 // newcomers. They may take half of the room; when they have, newcomers make do with being
 // cached, and nobody is let go.
-//
-// An entry stands in one of the sixteen ways of its key's row, as in a processor's cache. So a
-// million of them take little more than their own octets, the one that has to go is found by looking
-// at fifteen others, and what is remembered makes a decision no slower.
 type table[E any, P entry[E]] struct {
-	first, most int // rows of a shard: of one that has any, and at the end
-	room        int // most held entries of a shard
-	count       atomic.Int64
-	shards      [shardsOf]shard[E, P]
+	size, room int // of a shard: entries, and of these held ones
+	entries    atomic.Int64
+	shards     [shardsOf]shard[E, P]
 }
 
-// A shard is the lock for its keys, with what is known of them.
-type shard[E any, P entry[E]] struct {
-	mu    sync.Mutex
-	keys  []uint64 // by row and way; 0: none
-	slots []E
-	holds []bool // it counts in held
-	count int
-	held  int
-
-	flying map[uint64]*flying // attempts in flight, whose number the callers bound
-
-	now E // the one in use, and its flying: here, so that using them allocates nothing
-	f   flying
-}
-
-// newTable returns a table that has room for size entries, of which room may be held. It begins small.
+// newTable returns a table of at most about size entries, of which room may be held.
 func newTable[E any, P entry[E]](size, room int) *table[E, P] {
-	rows := size/(shardsOf*ways)*4/3 + 1 // rows fill unevenly
-	t := &table[E, P]{first: rows, most: rows, room: max(1, room/shardsOf)}
-	for t.first > 16 { // a row is only ever parted in two, so that nothing is lost when a shard grows
-		t.first = (t.first + 1) / 2
-		t.most = (t.most + 1) / 2
-	}
-	for t.most < rows {
-		t.most *= 2
-	}
+	t := &table[E, P]{size: max(2, size/shardsOf)}
+	t.room = min(max(1, room/shardsOf), t.size-1)
 	return t
 }
 
 // with calls do with the key's entry, or a fresh one, and with its attempts in flight, under the
 // key's lock, and then keeps the entry as its new state asks. do must not use the table.
 func (t *table[E, P]) with(key uint64, now time.Time, do func(*E, *flying)) {
-	s := t.shard(&key)
+	s := t.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at, before := s.load(key), s.count
-	f, flies := s.flying[key]
-	if !flies {
-		s.f = flying{}
-		f = &s.f
+	s.flies = s.flying[key]
+	if i, known := s.find(key); known {
+		do(&s.entries[i], &s.flies)
+		t.keep(s, i, now)
+	} else {
+		s.entry = *new(E)
+		do(&s.entry, &s.flies)
+		t.add(s, key, now)
 	}
-	do(&s.now, f)
-	t.store(s, key, at, now)
-	t.count.Add(int64(s.count - before))
-	switch {
-	case f.count == 0 && f.left == nil:
-		delete(s.flying, key)
-	case !flies:
-		if s.flying == nil {
-			s.flying = make(map[uint64]*flying)
-		}
-		s.flying[key] = &flying{f.count, f.left}
-	}
+	s.keepFlying(key)
 }
 
 // look calls do with the key's entry, or a fresh one, under the key's lock. It leaves the table
 // as it was: do must not change what it is given.
 func (t *table[E, P]) look(key uint64, do func(*E, *flying)) {
-	s := t.shard(&key)
+	s := t.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.load(key)
-	f := s.flying[key]
-	if f == nil {
-		s.f = flying{}
-		f = &s.f
+	s.flies = s.flying[key]
+	s.entry = *new(E)
+	if i, known := s.find(key); known {
+		s.entry = s.entries[i]
 	}
-	do(&s.now, f)
+	do(&s.entry, &s.flies)
 }
 
 // len returns how many entries there are.
-func (t *table[E, P]) len() int { return int(t.count.Load()) }
+func (t *table[E, P]) len() int { return int(t.entries.Load()) }
 
-// shard returns that of the key, which is made no 0 on the way.
-func (t *table[E, P]) shard(key *uint64) *shard[E, P] {
-	if *key == 0 {
-		*key = 1
-	}
-	return &t.shards[*key%shardsOf]
-}
+func (t *table[E, P]) shard(key uint64) *shard[E, P] { return &t.shards[key%shardsOf] }
 
-// row returns where the key's ways begin.
-func (s *shard[E, P]) row(key uint64) int {
-	return int(key / shardsOf % uint64(len(s.keys)/ways) * ways)
-}
-
-// find returns the key's place, or -1.
-func (s *shard[E, P]) find(key uint64) int {
-	if len(s.keys) == 0 {
-		return -1
-	}
-	row := s.row(key)
-	for i, known := range s.keys[row : row+ways] {
-		if known == key {
-			return row + i
-		}
-	}
-	return -1
-}
-
-// load puts the key's entry, or a fresh one, in use, and returns its place.
-func (s *shard[E, P]) load(key uint64) int {
-	at := s.find(key)
-	if at < 0 {
-		var fresh E
-		s.now = fresh
-	} else {
-		s.now = s.slots[at]
-	}
-	return at
-}
-
-// store keeps the entry in use as it asks.
-func (t *table[E, P]) store(s *shard[E, P], key uint64, at int, now time.Time) {
-	where, _ := P(&s.now).keep(now)
+// keep keeps a known entry as it asks.
+func (t *table[E, P]) keep(s *shard[E, P], i int, now time.Time) {
+	where, last := P(&s.entries[i]).keep(now)
 	if where == forgotten {
-		if at >= 0 {
-			s.drop(at)
-		}
+		t.remove(s, i)
 		return
 	}
-	if at < 0 {
-		if at = t.place(s, key, now); at < 0 {
-			return
-		}
-		s.keys[at] = key
-		s.count++
-	}
-	s.slots[at] = s.now
-	if where == held && !s.holds[at] && s.held >= t.room {
-		s.tidy(at, now)
-	}
-	s.hold(at, where == held && (s.holds[at] || s.held < t.room))
+	s.set(i, t.fitting(s, s.places[i].as, where, now))
+	s.places[i].last = last
 }
 
-func (s *shard[E, P]) hold(at int, is bool) {
-	if s.holds[at] == is {
+// add keeps the fresh entry in use as it asks. In a full shard another goes for it.
+func (t *table[E, P]) add(s *shard[E, P], key uint64, now time.Time) {
+	where, last := P(&s.entry).keep(now)
+	if where == forgotten {
 		return
 	}
-	if s.holds[at] = is; is {
+	for s.count >= t.size {
+		if i := s.review(now); i >= 0 {
+			t.remove(s, i)
+		}
+	}
+	where = t.fitting(s, forgotten, where, now)
+	s.makeRoom(t.size)
+	i, _ := s.find(key)
+	s.places[i].key, s.places[i].last, s.entries[i] = key, last, s.entry
+	s.set(i, where)
+	s.count++
+	t.entries.Add(1)
+}
+
+func (t *table[E, P]) remove(s *shard[E, P], i int) {
+	s.remove(i)
+	s.count--
+	t.entries.Add(-1)
+}
+
+// fitting is what an entry becomes that was kept in one way and asks for another: where there is
+// no room for one more that is held, it is cached.
+func (t *table[E, P]) fitting(s *shard[E, P], was, asks keeping, now time.Time) keeping {
+	if asks != held || was == held {
+		return asks
+	}
+	if s.held >= t.room {
+		s.review(now)
+	}
+	if s.held >= t.room {
+		return cached
+	}
+	return held
+}
+
+// A place of a hash table with linear probing. What a search and the choice of who goes read stands
+// apart from the entries: neighbours share a line of the processor's cache.
+type place struct {
+	key  uint64
+	last uint32  // when the entry last changed, in seconds since 1970
+	as   keeping // forgotten: the place is free
+}
+
+// A shard is the lock for its keys, with what is known of them. Its hash table is two thirds full
+// when no more fits.
+type shard[E any, P entry[E]] struct {
+	mu      sync.Mutex
+	places  []place
+	entries []E
+	count   int
+	held    int
+	flying  map[uint64]flying // attempts in flight, whose number the callers bound
+
+	entry E      // the one in use, unless it has a place; here, so that using it allocates nothing
+	flies flying // and its attempts in flight
+}
+
+// find returns the key's place, or where there is none the free one where it belongs.
+func (s *shard[E, P]) find(key uint64) (i int, known bool) {
+	if len(s.places) == 0 {
+		return 0, false
+	}
+	for i = s.home(key); s.places[i].as != forgotten; i = s.after(i) {
+		if s.places[i].key == key {
+			return i, true
+		}
+	}
+	return i, false
+}
+
+// home is where the search for a key begins: a share of the length as large as the key's share of
+// all. Its low bits have told the shard already.
+func (s *shard[E, P]) home(key uint64) int {
+	home, _ := bits.Mul64(key, uint64(len(s.places)))
+	return int(home)
+}
+
+func (s *shard[E, P]) after(i int) int {
+	if i++; i < len(s.places) {
+		return i
+	}
+	return 0
+}
+
+// makeRoom sees to it that there is a free place, and one more where searches end.
+func (s *shard[E, P]) makeRoom(size int) {
+	n := len(s.places)
+	if s.count < n*2/3 {
+		return
+	}
+	places, entries := s.places, s.entries
+	n = min(max(8, 2*n), size*3/2+2)
+	s.places, s.entries = make([]place, n), make([]E, n)
+	for i, from := range places {
+		if from.as != forgotten {
+			j, _ := s.find(from.key)
+			s.places[j], s.entries[j] = from, entries[i]
+		}
+	}
+}
+
+// remove frees a place. Those after it that would no longer be found move up.
+func (s *shard[E, P]) remove(i int) {
+	s.set(i, forgotten)
+	for j := s.after(i); s.places[j].as != forgotten; j = s.after(j) {
+		if s.distance(s.home(s.places[j].key), j) >= s.distance(i, j) {
+			s.places[i], s.entries[i] = s.places[j], s.entries[j]
+			i = j
+		}
+	}
+	s.places[i], s.entries[i] = place{}, *new(E)
+}
+
+// distance is how many steps a search takes from one place to another.
+func (s *shard[E, P]) distance(from, to int) int {
+	if to < from {
+		to += len(s.places)
+	}
+	return to - from
+}
+
+func (s *shard[E, P]) set(i int, as keeping) {
+	switch {
+	case as == held && s.places[i].as != held:
 		s.held++
-	} else {
+	case as != held && s.places[i].as == held:
 		s.held--
 	}
+	s.places[i].as = as
 }
 
-func (s *shard[E, P]) drop(at int) {
-	var none E
-	s.hold(at, false)
-	s.keys[at], s.slots[at] = 0, none
-	s.count--
-}
-
-// place finds an empty way for the key, and makes one where there is none. It returns -1 where all
-// ways are held.
-func (t *table[E, P]) place(s *shard[E, P], key uint64, now time.Time) int {
-	if rows := len(s.keys) / ways; rows < t.most && s.count*4 >= len(s.keys)*3 {
-		s.grow(max(t.first, 2*rows))
-	}
-	row := s.row(key)
-	if way := slices.Index(s.keys[row:row+ways], 0); way >= 0 {
-		return row + way
-	}
-	oldest, age := -1, uint32(0)
-	for i, seen := 0, 0; i < ways && seen < looks; i++ {
-		at := row + int(key>>32+uint64(i))%ways // beginning anywhere
-		where, last := P(&s.slots[at]).keep(now)
-		if where != held {
-			s.hold(at, false)
-		}
-		if where == forgotten {
-			s.drop(at)
-			return at
-		}
-		if s.holds[at] {
+// review looks at some entries, anywhere: keys are hashes, so neighbours have nothing in common.
+// Those whose penalty is over are held no longer. It returns the place of the one that changed
+// longest ago of those that may go, -1 when all that it saw are held.
+func (s *shard[E, P]) review(now time.Time) (oldest int) {
+	oldest = -1
+	for i, n := rand.IntN(len(s.places)), 0; n < looks; i = s.after(i) {
+		if s.places[i].as == forgotten {
 			continue
 		}
-		if seen++; oldest < 0 || last < age {
-			oldest, age = at, last
+		n++
+		if s.places[i].as == held {
+			if where, _ := P(&s.entries[i]).keep(now); where == held {
+				continue
+			}
+			s.set(i, cached)
 		}
-	}
-	if oldest >= 0 {
-		s.drop(oldest)
+		if oldest < 0 || s.places[i].last < s.places[oldest].last {
+			oldest = i
+		}
 	}
 	return oldest
 }
 
-// grow gives the shard twice as many rows.
-func (s *shard[E, P]) grow(rows int) {
-	keys, slots, holds := s.keys, s.slots, s.holds
-	s.keys, s.slots, s.holds = make([]uint64, rows*ways), make([]E, rows*ways), make([]bool, rows*ways)
-	s.count, s.held = 0, 0
-	for from, key := range keys {
-		if key == 0 {
-			continue
+// keepFlying remembers the attempts in flight of the entry in use, while there are any or
+// somebody waits.
+func (s *shard[E, P]) keepFlying(key uint64) {
+	switch {
+	case s.flies.count > 0 || s.flies.left != nil:
+		if s.flying == nil {
+			s.flying = make(map[uint64]flying)
 		}
-		row := s.row(key)
-		at := row + slices.Index(s.keys[row:row+ways], 0)
-		s.keys[at], s.slots[at] = key, slots[from]
-		s.hold(at, holds[from])
-		s.count++
-	}
-}
-
-// tidy looks at some ways next to this one: who was held there need be no longer.
-func (s *shard[E, P]) tidy(at int, now time.Time) {
-	for i := range looks {
-		next := (at + 1 + i) % len(s.keys)
-		if !s.holds[next] {
-			continue
-		}
-		if where, _ := P(&s.slots[next]).keep(now); where != held {
-			s.hold(next, false)
-		}
+		s.flying[key] = s.flies
+	case len(s.flying) > 0:
+		delete(s.flying, key)
 	}
 }
