@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,7 +23,8 @@ func atlas(t testing.TB, kind string, version int, records map[string]mmdbtype.M
 	if err != nil {
 		t.Fatal(err)
 	}
-	for network, record := range records {
+	for _, network := range slices.Sorted(maps.Keys(records)) { // a network before those in it
+		record := records[network]
 		_, ipNet, err := net.ParseCIDR(network)
 		if err != nil {
 			t.Fatal(err)
