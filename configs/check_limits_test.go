@@ -111,7 +111,7 @@ func TestCheckPasswordsAndGeo(t *testing.T) {
 		`passwords.file = "list"`:                       nil,
 		`passwords.file = "empty"`:                      nil,
 		`passwords.file = "nowhere"`:                    {`w.toml:5: passwords.file = "nowhere": can't be read: no such file or directory ` + away},
-		`passwords.file = "folder"`:                     {`w.toml:5: passwords.file = "folder": can't be read: is a directory ` + away},
+		`passwords.file = "folder"`:                     {`w.toml:5: passwords.file = "folder": must be a regular file`},
 		`passwords.action = "refuse"`:                   nil,
 		`passwords.action = "report"`:                   nil,
 		`passwords.action = "demand"`:                   {`w.toml:5: passwords.action = "demand": must be "fresh-code", "refuse" or "report"`},
@@ -119,7 +119,7 @@ func TestCheckPasswordsAndGeo(t *testing.T) {
 		`geo.absent = "deny"`:                           {`w.toml:5: geo.absent = "deny": must be "skip" or "refuse"`},
 		`geo.countries = "nowhere"`:                     {`w.toml:5: warning: geo.countries = "nowhere": there is no such file yet: until there is, rules with countries are skipped (geo.absent)`},
 		`geo.countries = ""`:                            nil,
-		`geo.owners = "folder"`:                         {`w.toml:5: geo.owners = "folder": can't be read: is a directory ` + away},
+		`geo.owners = "folder"`:                         {`w.toml:5: geo.owners = "folder": must be a regular file`},
 		"geo.absent = 'refuse'\ngeo.owners = 'nowhere'": {`w.toml:6: warning: geo.owners = "nowhere": there is no such file yet: until there is, rules with owners refuse all that their other matchers fit (geo.absent)`},
 	} {
 		if diff := cmp.Diff(want, said(t, dir, required+text)); diff != "" {

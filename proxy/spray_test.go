@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"imapwarden/audit"
@@ -184,6 +185,7 @@ func TestTarpit(t *testing.T) {
 		first, second := r.connectTLS(elsewhere), r.connectTLS(elsewhere)
 		began := time.Now()
 		first.send("l LOGIN alice another\r\n")
+		synctest.Wait()
 		second.send("l LOGIN alice yetanother\r\n")
 		first.want(`l NO \[AUTHENTICATIONFAILED\] .*`)
 		if took := time.Since(began); took != 15*time.Second {
