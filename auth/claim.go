@@ -91,15 +91,15 @@ const (
 	WorthNothing  Worth = iota // it will be refused all the same: a second factor is missing
 	WorthPassword              // none is asked for: the upstream's word alone decides
 	WorthCode                  // it brings a right code, unspent
-	WorthGrant                 // a grant knows the password, or it is a good app password
+	WorthGrant                 // a grant knows the password, or it is a good app password or recovery code
 )
 
 // Worth says what the upstream's yes would be worth, so that it needn't be asked for nothing.
 func (c *Claim) Worth() Worth {
 	switch p := c.proof.(type) {
-	case byCode, byRecovery:
+	case byCode:
 		return WorthCode
-	case byGrant, byAppPassword:
+	case byGrant, byAppPassword, byRecovery: // none of these can be guessed
 		return WorthGrant
 	case bare:
 		if p.lacks == "" || c.attempt.Mode == Observe {

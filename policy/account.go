@@ -82,10 +82,7 @@ func judgeCodes(f accountFacts) Decision {
 }
 
 // charge counts one failure; the last of the limit begins a penalty.
-func (e *accountEntry) charge(now time.Time, code bool, l *Limits) {
-	if code {
-		e.codes.take(now, l.codes(), 1)
-	}
+func (e *accountEntry) charge(now time.Time, l *Limits) {
 	if since(e.last, now) >= failureMemory {
 		e.failures = 0
 	}

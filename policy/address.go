@@ -65,9 +65,12 @@ func (s *spent) facts(a allowance, flying int, now time.Time) addressFacts {
 	}
 }
 
+// left is what may fail now.
+func (f addressFacts) left() float64 { return min(f.minute, f.day) }
+
 // judgeAddress decides by what is left of one prefix's budgets.
 func judgeAddress(f addressFacts, signal string) Decision {
-	left := min(f.minute, f.day)
+	left := f.left()
 	switch {
 	case left < 1:
 		return refuse(signal, f.refill)

@@ -197,6 +197,8 @@ func (g *Gate) Unban(ctx context.Context, network netip.Prefix) (known bool, err
 		}
 	}
 	g.bans.remove(network)
+	// What led to it is forgiven: or else the next failure there would ban it again.
+	g.networks.with(g.prefixKey(network), g.now(), func(e *networkEntry, _ *flying) { e.failing = nil })
 	return true, nil
 }
 

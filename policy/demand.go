@@ -76,8 +76,9 @@ func (g *Gate) demandFacts(t *Trial, at Attempt, now time.Time) demandFacts {
 		f.common = f.common || g.Common != nil && g.Common.Has(password)
 	}
 	if !t.familiar {
+		close := g.closeness(t, now)
 		g.accounts.look(t.kindKey, func(e *accountEntry, _ *flying) {
-			f.siege = until(e.siege, now) > 0 && g.closeness(t, now) != crowded
+			f.siege = until(e.siege, now) > 0 && close != crowded
 			if i := e.seen.index(t.sight); i >= 0 {
 				f.repeated = since(e.seen[i].at, now) < repeatMemory
 			}

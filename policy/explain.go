@@ -100,7 +100,7 @@ func (g *Gate) explainBegin(t *Trial, at Attempt, now time.Time, e *Explanation)
 	if f.familiar {
 		e.HomeLimit, e.HomeFailures = f.home.limit, f.home.limit-f.home.left
 	}
-	g.rangeFacts(t.source, now, &f)
+	g.rangeFacts(t, now, &f)
 	g.sites.look(t.siteKey, func(site *siteEntry, fl *flying) {
 		f.siteFacts(site, fl, now)
 		a := g.limits.allowance(1, site.signed.count(now))

@@ -153,6 +153,7 @@ func TestExplainNumbers(t *testing.T) {
 			t.Errorf("at home:\ngot  %+v\nwant %+v", got, want)
 		}
 		want.Familiar, want.HomeFailures = false, 0
+		want.AddressLeftMinute, want.AddressLeftDay, want.FailuresInARow, want.TarpitSeconds = 10, 50, 0, 2
 		if got := g.Explain(device(password(atHome, "alice"))); got != want {
 			t.Errorf("at home, a new phone:\ngot  %+v\nwant %+v", got, want)
 		}

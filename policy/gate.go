@@ -137,26 +137,41 @@ func (g *Gate) begin(at Attempt) (d Decision, t *Trial, settled <-chan struct{})
 	g.start()
 	now := g.now()
 	t = g.trial(at, now)
-	if g.limits.isDecoy(at.Account) {
-		if d = g.limits.first(Decision{Signal: DecoyAccount}); !d.Allowed {
-			g.tell(t.touchDecoy(now)...)
-			return d, nil, nil
-		}
+	if !g.limits.isDecoy(at.Account) {
+		return g.place(t, at, now)
 	}
+	decoy := g.limits.first(Decision{Signal: DecoyAccount})
+	if !decoy.Allowed {
+		g.tell(t.touchDecoy(now)...)
+		return decoy, nil, nil
+	}
+	if d, t, settled = g.place(t, at, now); settled == nil { // else it comes again
+		g.tell(Alert{Signal: DecoyAccount, Account: at.Account, Source: at.Addr, Detail: "an account that nobody has was tried"})
+	}
+	return decoy.with(d), t, settled
+}
+
+// place finds a place for the attempt in the counts.
+func (g *Gate) place(t *Trial, at Attempt, now time.Time) (d Decision, _ *Trial, settled <-chan struct{}) {
 	f := g.sourceFacts(t, now)
 
 	// Each step judges what is known so far, and counts under the same lock, or
 	// else two attempts could take the last place. No two locks are held at once.
 	g.familiar.with(t.kindKey, now, func(e *familiarEntry, _ *flying) {
 		if h := e.home(t.source.Network(), now); h != nil {
+			if t.trusted {
+				f.familiar, d = true, Decision{Allowed: true}
+				return
+			}
 			door := h.open(t.source.Site())
 			t.door = door.site
 			f.familiar, f.home = true, door.facts(now, &g.limits)
-			if d = judge(f); f.strangersAtHome(t.door, d) {
+			if d = judge(f); f.strangersAtHome(t.door, d) || !t.door.IsValid() && g.isSpent(t, now) {
 				f.familiar, f.home = false, homeFacts{}
 				return
 			}
 			settled = door.flying.enter(d)
+			t.doored, t.neighbour = d.Allowed, !t.door.IsValid()
 		}
 	})
 	if t.familiar = f.familiar; t.familiar {
@@ -165,13 +180,46 @@ func (g *Gate) begin(at Attempt) (d Decision, t *Trial, settled <-chan struct{})
 	if t.trusted {
 		return g.demand(judge(f), t, at, now, nil)
 	}
-	g.rangeFacts(t.source, now, &f)
+	g.rangeFacts(t, now, &f)
 	g.sites.with(t.siteKey, now, func(e *siteEntry, fl *flying) {
 		f.siteFacts(e, fl, now)
 		d = judge(f)
 		settled = fl.enter(d)
+		t.sited = d.Allowed
 	})
+	if d.Allowed {
+		d, settled = g.enterRanges(t, d, now)
+	}
 	return g.demand(d, t, at, now, settled)
+}
+
+// enterRanges counts the attempt as in flight in the ranges around its site as well, or else as many
+// as there are sites could pass their limits together.
+func (g *Gate) enterRanges(t *Trial, d Decision, now time.Time) (Decision, <-chan struct{}) {
+	var settled <-chan struct{}
+	for _, r := range t.ranges() {
+		g.ranges[t.ranged].with(g.prefixKey(r.prefix), now, func(e *rangeEntry, fl *flying) {
+			facts := e.spent.facts(g.limits.allowance(r.factor, e.signed.count(now)), fl.count, now)
+			d = d.with(g.limits.first(judgeAddress(facts, RangeLimit)))
+			settled = fl.enter(d)
+		})
+		if !d.Allowed {
+			t.land(now)
+			return d, settled
+		}
+		t.ranged++
+	}
+	return d, nil
+}
+
+// isSpent says whether the site has failed so often that it is no neighbour any more, though it is in a
+// network where the account is at home. It looks with the lock of the account's homes held, and takes that
+// of a site: nothing takes them the other way round.
+func (g *Gate) isSpent(t *Trial, now time.Time) (is bool) {
+	g.sites.look(t.siteKey, func(e *siteEntry, _ *flying) {
+		is = e.spent.facts(g.limits.allowance(rangeFactor, e.signed.count(now)), 0, now).left() < 1
+	})
+	return is && !g.limits.observes(AddressLimit)
 }
 
 func (g *Gate) sourceFacts(t *Trial, now time.Time) facts {
@@ -187,8 +235,9 @@ func (f *facts) siteFacts(e *siteEntry, fl *flying, now time.Time) {
 	f.tarpit = tarpitFacts{row: e.inARow(now), busy: e.kept || fl.count > 0}
 }
 
-func (g *Gate) rangeFacts(source Source, now time.Time, f *facts) {
-	for i, r := range source.ranges() {
+func (g *Gate) rangeFacts(t *Trial, now time.Time, f *facts) {
+	f.app = t.app
+	for i, r := range t.ranges() {
 		g.ranges[i].look(g.prefixKey(r.prefix), func(e *rangeEntry, _ *flying) {
 			facts := e.spent.facts(g.limits.allowance(r.factor, e.signed.count(now)), 0, now)
 			if i == 0 {
@@ -273,6 +322,9 @@ func (g *Gate) tell(alerts ...Alert) {
 		return
 	}
 	for _, a := range alerts {
+		if g.limits.observes(a.Signal) {
+			a.Detail += " (only observed: nothing is done about it)"
+		}
 		g.Alert(a)
 	}
 }

@@ -10,6 +10,7 @@ import (
 type facts struct {
 	limits      *Limits
 	trusted     bool // the source has no limits
+	app         bool // an app password, or what looks like one: it can't be guessed
 	familiar    bool // the account signed in from this network before, with this kind of secret
 	ban         banFacts
 	home        homeFacts
@@ -22,10 +23,12 @@ type facts struct {
 // refuses is the one named.
 func judge(f facts) Decision {
 	switch {
-	case f.familiar:
-		return f.first(judgeBan(f.ban, true), judgeHome(f.home))
 	case f.trusted:
 		return Decision{Allowed: true}
+	case f.familiar:
+		return f.first(judgeBan(f.ban, true), judgeHome(f.home))
+	case f.app:
+		return f.first(judgeBan(f.ban, true), judgeTarpit(f.tarpit), judgeAddress(f.site, AddressLimit))
 	}
 	return f.first(judgeBan(f.ban, false), judgeTarpit(f.tarpit),
 		judgeAddress(f.site, AddressLimit), judgeAddress(f.narrow, RangeLimit), judgeAddress(f.far, RangeLimit))

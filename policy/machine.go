@@ -26,6 +26,7 @@ type machine struct {
 	alarmed bool
 
 	strangers [3]bucket // by closeness
+	flying    [3]flying // of these, in flight
 	unproved  bucket
 }
 
@@ -167,22 +168,44 @@ func (l *Limits) unproved() rate {
 	return rate{burst: 4 * l.UnprovedPerHour, per: 4 * time.Hour}
 }
 
-// spendUnproved takes one of the attempts that are shown to the upstream without need. It says false
+// showUnproved takes one of the attempts that are shown to the upstream without need. It refuses
 // where another has taken the last.
-func (m *machine) spendUnproved(now time.Time, l *Limits) bool {
+func (m *machine) showUnproved(d Decision, now time.Time, l *Limits) Decision {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if d.Observed != "" || l.observes(Unproved) {
+		return d
+	}
 	if m.unproved.left(now, l.unproved()) < 1 {
-		return false
+		return Decision{Signal: Unproved, Looks: d.Looks}
 	}
 	m.unproved.take(now, l.unproved(), 1)
-	return true
+	return d
 }
 
-func (m *machine) chargeStranger(c closeness, accounts int, now time.Time, l *Limits) {
+// enterStranger counts an allowed attempt as in flight among strangers with a password alone. Where only
+// others in flight stand in its way, settled is closed when one of them ends.
+func (m *machine) enterStranger(d Decision, c closeness, accounts int, now time.Time, l *Limits) (_ Decision, settled <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if c != crowded {
+	if c == crowded {
+		return d, nil
+	}
+	if left := m.strangers[c].left(now, l.strangers(accounts)); left-float64(m.flying[c].count) < 1 && !l.observes(StrangersLimit) {
+		d = refuseBusy(StrangersLimit)
+	}
+	return d, m.flying[c].enter(d)
+}
+
+// leaveStranger ends that.
+func (m *machine) leaveStranger(c closeness, failed bool, accounts int, now time.Time, l *Limits) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c == crowded {
+		return
+	}
+	m.flying[c].leave()
+	if failed {
 		m.strangers[c].take(now, l.strangers(accounts), 1)
 	}
 }

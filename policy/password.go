@@ -185,15 +185,16 @@ func (g *Gate) withPassword(password []byte, now time.Time, do func(*passwordEnt
 	})
 }
 
-// noteWrongPassword remembers that a password was wrong for the account. Where that tells that it is
-// being sprayed, it raises the alarm, also for those whose password it is.
+// noteWrongPassword remembers that a password was wrong for the account, or that nobody asked whether
+// it is. Where that tells that it is being sprayed, it raises the alarm, also for those
+// whose password it is.
 func (g *Gate) noteWrongPassword(password []byte, account string, now time.Time) (alerts []Alert) {
 	if len(password) == 0 {
 		return nil
 	}
 	hash := uint32(g.accountKey(account))
 	g.withPassword(password, now, func(e *passwordEntry) {
-		// Nobody asked the upstream, perhaps: an owner who lacks a code only is no sprayer.
+		// An owner who lacks a code only is no sprayer.
 		if e.isRightFor(account) || !e.noteWrong(hash, now, &g.limits) {
 			return
 		}

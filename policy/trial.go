@@ -25,9 +25,19 @@ type Trial struct {
 	trusted  bool
 	familiar bool         // when it began
 	door     netip.Prefix // which one of the home, then
-	repeated bool
-	weighed  bool // it counts as in flight for the account
-	alone    bool // the upstream's word alone decides
+	// The account is at home in the network, and never signed in from the site itself.
+	neighbour bool
+	repeated  bool
+	limited   bool // the account or strangers are held up: those who bring less are refused now
+	held      bool // and this is one of them
+
+	// Where it counts as in flight.
+	doored  bool // by the door
+	sited   bool // for its site
+	ranged  int  // for so many of its ranges
+	weighed bool // for the account
+	alone   bool // for strangers with a password alone, as close as that:
+	close   closeness
 
 	ended atomic.Bool
 	kept  atomic.Bool // it keeps its source's only place in the tarpit
@@ -42,7 +52,9 @@ func (g *Gate) trial(at Attempt, now time.Time) *Trial {
 		app:     at.AppPassword,
 		kindKey: g.accountKindKey(at.Account, at.AppPassword),
 	}
-	t.siteKey = g.prefixKey(t.source.Site())
+	if t.siteKey = g.prefixKey(t.source.Site()); t.app { // others' guesses don't hold up devices behind the same address
+		t.siteKey = ^t.siteKey
+	}
 	t.trusted = g.limits.trusts(t.source.Addr)
 	t.sight = t.sightOf(at.Secret, now)
 	return t
@@ -68,26 +80,52 @@ func (t *Trial) Weigh(ctx context.Context, evidence Evidence) Decision {
 }
 
 func (t *Trial) weigh(evidence Evidence) (d Decision, settled <-chan struct{}) {
-	if t.familiar || t.app {
-		return Decision{Allowed: true}, nil
-	}
 	g, now := t.gate, t.gate.now()
+	if t.familiar || t.app {
+		d = Decision{Allowed: true}
+		if evidence == Nothing && t.neighbour { // of somebody at home: the upstream is spared as from elsewhere
+			d = g.machine.showUnproved(d, now, &g.limits)
+		}
+		return d, nil
+	}
+	t.close = g.closeness(t, now)
 	f := strangerFacts{
 		limits:   &g.limits,
 		evidence: evidence,
 		repeated: t.repeated,
-		machine:  g.machine.facts(g.closeness(t, now), g.familiar.len(), &g.limits, now),
+		machine:  g.machine.facts(t.close, g.familiar.len(), &g.limits, now),
 	}
 	g.accounts.with(t.kindKey, now, func(e *accountEntry, fl *flying) {
 		f.account = e.facts(now, fl.count, &g.limits)
 		d = judgeStranger(f)
 		settled = fl.enter(d)
-		t.weighed, t.alone = d.Allowed, d.Allowed && evidence == PasswordAlone
+		t.weighed = d.Allowed
 	})
-	if d.Allowed && evidence == Nothing && d.Observed == "" && !g.machine.spendUnproved(now, &g.limits) {
-		d = Decision{Signal: Unproved, Looks: d.Looks}
+	t.held = d.Signal == AccountLimit || d.Signal == StrangersLimit
+	t.limited = t.held || f.looks() != ""
+	switch {
+	case !d.Allowed:
+	case evidence == Nothing:
+		d = g.machine.showUnproved(d, now, &g.limits)
+	case evidence == PasswordAlone:
+		if d, settled = g.machine.enterStranger(d, t.close, g.familiar.len(), now, &g.limits); !d.Allowed {
+			g.accounts.with(t.kindKey, now, func(_ *accountEntry, fl *flying) { fl.leave() })
+			t.weighed, t.limited, t.held = false, true, true
+			return d, settled
+		}
+		t.alone = true
 	}
 	return d, settled
+}
+
+// ranges returns the prefixes around the source that share budgets. App passwords can't be guessed: they
+// share none.
+func (t *Trial) ranges() []aRange {
+	if t.app {
+		return nil
+	}
+	ranges := t.source.ranges()
+	return ranges[:]
 }
 
 // Failed says that the attempt was wrong. It is charged to the source and to the account, unless the
@@ -98,6 +136,9 @@ func (t *Trial) Failed(f Failure) (again bool) {
 	}
 	now := t.gate.now()
 	var alerts []Alert
+	if t.limited {
+		return t.failedLimited(f, now)
+	}
 	if t.familiar {
 		if again = t.failedAtHome(now); !again && !t.app {
 			t.chargeSource(now)
@@ -120,23 +161,47 @@ func (t *Trial) Failed(f Failure) (again bool) {
 	return again
 }
 
+// failedLimited is for who waits for a limit's end: what couldn't count isn't charged. A guess of a code
+// always could, for a right one is let on.
+func (t *Trial) failedLimited(f Failure, now time.Time) (again bool) {
+	g := t.gate
+	t.leave(now)
+	if !t.held {
+		g.tell(g.noteWrongPassword(f.Password, t.account, now)...)
+	}
+	if !f.Code {
+		return false
+	}
+	g.accounts.with(t.kindKey, now, func(e *accountEntry, _ *flying) {
+		if again = e.seen.again(t.sight, now); !again {
+			e.codes.take(now, g.limits.codes(), 1)
+		}
+	})
+	if !again && !t.trusted {
+		g.sites.with(t.siteKey, now, func(e *siteEntry, _ *flying) { e.charge(&g.limits, now) })
+	}
+	t.tarpit(again, now)
+	return again
+}
+
 func (t *Trial) failedAtHome(now time.Time) (again bool) {
 	t.gate.familiar.with(t.kindKey, now, func(e *familiarEntry, _ *flying) {
 		again = e.seen.again(t.sight, now)
-		if door := t.doorIn(e); door != nil {
+		if door := t.doorIn(e); door != nil && t.doored {
 			door.flying.leave()
 			if !again && !t.app { // 130 bits can't be guessed: that is no danger to the owner
 				door.charge(now)
 			}
 		}
 	})
+	t.doored = false
 	return again
 }
 
 func (t *Trial) failedAbroad(f Failure, now time.Time) (again bool, alerts []Alert) {
 	g := t.gate
 	network := g.prefixKey(t.source.Network())
-	besieged := false
+	besieged, siege := false, siegeFacts{}
 	g.accounts.with(t.kindKey, now, func(e *accountEntry, fl *flying) {
 		if t.weighed {
 			fl.leave()
@@ -145,15 +210,17 @@ func (t *Trial) failedAbroad(f Failure, now time.Time) (again bool, alerts []Ale
 			e.last = max(e.last, secondsOf(now))
 			return
 		}
-		e.charge(now, f.Code, &g.limits)
-		besieged = judgeSiege(e.note(uint32(network), true, now), &g.limits) && e.besiege(now)
+		if f.Code {
+			e.codes.take(now, g.limits.codes(), 1)
+		}
+		e.charge(now, &g.limits)
+		siege = e.note(uint32(network), true, now)
+		besieged = judgeSiege(siege, &g.limits) && e.besiege(now)
 	})
 	if besieged {
-		alerts = append(alerts, Alert{Signal: AccountNetworks, Account: t.account, Source: t.source.Addr, Detail: "many networks try this account: for an hour its password alone isn't enough from new ones"})
+		alerts = append(alerts, Alert{Signal: AccountNetworks, Account: t.account, Source: t.source.Addr, Detail: fmt.Sprintf("%d networks that are new to it failed %d times on this account within a day: for an hour its password alone isn't enough from such", siege.networks, siege.failures)})
 	}
-	if t.alone && !again {
-		g.machine.chargeStranger(g.closeness(t, now), g.familiar.len(), now, &g.limits)
-	}
+	t.leaveStrangers(!again, now)
 	t.land(now)
 	if again {
 		return true, nil
@@ -176,8 +243,20 @@ func (t *Trial) failedAbroad(f Failure, now time.Time) (again bool, alerts []Ale
 
 // land ends what counts the attempt as in flight for its site.
 func (t *Trial) land(now time.Time) {
-	if !t.trusted {
+	if t.sited {
 		t.gate.sites.with(t.siteKey, now, func(_ *siteEntry, fl *flying) { fl.leave() })
+	}
+	for i, r := range t.ranges()[:t.ranged] {
+		t.gate.ranges[i].with(t.gate.prefixKey(r.prefix), now, func(_ *rangeEntry, fl *flying) { fl.leave() })
+	}
+	t.sited, t.ranged = false, 0
+}
+
+// leaveStrangers ends what counts it as in flight among strangers with a password alone.
+func (t *Trial) leaveStrangers(failed bool, now time.Time) {
+	if t.alone {
+		t.gate.machine.leaveStranger(t.close, failed, t.gate.familiar.len(), now, &t.gate.limits)
+		t.alone = false
 	}
 }
 
@@ -188,7 +267,7 @@ func (t *Trial) chargeSource(now time.Time) {
 	}
 	g := t.gate
 	g.sites.with(t.siteKey, now, func(e *siteEntry, _ *flying) { e.charge(&g.limits, now) })
-	for i, r := range t.source.ranges() {
+	for i, r := range t.ranges() {
 		g.ranges[i].with(g.prefixKey(r.prefix), now, func(e *rangeEntry, _ *flying) { e.charge(&g.limits, r.factor, now) })
 	}
 }
@@ -197,7 +276,7 @@ func (t *Trial) chargeSource(now time.Time) {
 // source from trying anything else meanwhile.
 func (t *Trial) tarpit(again bool, now time.Time) {
 	g := t.gate
-	if t.familiar || t.trusted || g.limits.observes(TarpitBusy) {
+	if t.familiar && !t.neighbour || t.trusted || g.limits.observes(TarpitBusy) {
 		return
 	}
 	alarmed := g.Alarmed()
@@ -227,7 +306,7 @@ func (t *Trial) Tarpit() time.Duration {
 func (t *Trial) ban(network netip.Prefix, signal string, now time.Time) []Alert {
 	g := t.gate
 	if g.limits.observes(signal) {
-		return nil
+		return []Alert{{Signal: signal, Source: t.source.Addr, Network: network, Detail: "it would be banned: " + t.reason(signal)}}
 	}
 	ban, ok := g.bans.add(network, signal, t.reason(signal), now, &g.limits)
 	if !ok {
@@ -285,7 +364,9 @@ func (t *Trial) Succeeded(password []byte) {
 	t.acquaint(now)
 	g.machine.count(false, now, g.alarmShare())
 	if !t.trusted {
-		g.sites.with(t.siteKey, now, func(e *siteEntry, _ *flying) { e.row = 0; e.signed.mark(t.kindKey, now) })
+		for _, key := range []uint64{t.siteKey, ^t.siteKey} { // whatever they bring, they are people behind that address
+			g.sites.with(key, now, func(e *siteEntry, _ *flying) { e.row = 0; e.signed.mark(t.kindKey, now) })
+		}
 		for i, r := range t.source.ranges() {
 			g.ranges[i].with(g.prefixKey(r.prefix), now, func(e *rangeEntry, _ *flying) { e.signed.mark(t.kindKey, now) })
 		}
@@ -296,8 +377,11 @@ func (t *Trial) Succeeded(password []byte) {
 // right remembers a right password, and says what is bad about it.
 func (t *Trial) right(password []byte, now time.Time) []Alert {
 	first, alerts := t.gate.noteRightPassword(password, t.account, now)
+	for i := range alerts {
+		alerts[i].Source = t.source.Addr
+	}
 	if first && t.gate.Common != nil && t.gate.Common.Has(password) {
-		alerts = append(alerts, Alert{Signal: PasswordCommon, Account: t.account, Right: true, Detail: "the account's password is on the list of common ones: have it changed"})
+		alerts = append(alerts, Alert{Signal: PasswordCommon, Account: t.account, Source: t.source.Addr, Right: true, Detail: "the account's password is on the list of common ones: have it changed"})
 	}
 	return alerts
 }
@@ -347,13 +431,16 @@ func (t *Trial) doorIn(e *familiarEntry) *door {
 func (t *Trial) leave(now time.Time) {
 	g := t.gate
 	if t.familiar {
-		g.familiar.with(t.kindKey, now, func(e *familiarEntry, _ *flying) {
-			if door := t.doorIn(e); door != nil {
-				door.flying.leave()
-			}
-		})
+		if t.doored {
+			g.familiar.with(t.kindKey, now, func(e *familiarEntry, _ *flying) {
+				if door := t.doorIn(e); door != nil {
+					door.flying.leave()
+				}
+			})
+		}
 		return
 	}
+	t.leaveStrangers(false, now)
 	if t.weighed {
 		g.accounts.with(t.kindKey, now, func(_ *accountEntry, fl *flying) { fl.leave() })
 	}

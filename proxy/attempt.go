@@ -169,6 +169,7 @@ func (s *session) weigh(a *attempt) bool {
 		a.rule = cmp.Or(a.rule, d.Observed)
 		return true
 	}
+	a.unasked = true // right or wrong, it counts
 	return a.limited(d)
 }
 

@@ -165,17 +165,12 @@ func (p *product) judge(l *Login, d policy.Decision, trial *policy.Trial) (answe
 		failure.Password = p.front
 	}
 	w := trial.Weigh(over, evidence)
-	switch {
-	case w.Allowed:
-		answer.Reached = true
-	case w.Signal == policy.Unproved || w.Signal == policy.Repeated:
+	if !w.Allowed {
 		trial.Failed(failure)
 		answer.Signal = w.Signal
 		return answer
-	default:
-		answer.Signal = w.Signal
-		return answer
 	}
+	answer.Reached = true
 	if right && evidence != policy.Nothing {
 		trial.Succeeded(failure.Password)
 		p.factors.enter(l)
