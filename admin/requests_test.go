@@ -260,6 +260,8 @@ func TestExplain(t *testing.T) {
 	want := admin.Explanation{
 		Account: alice, Source: netip.MustParseAddr("203.0.113.7"),
 		Rule:   policy.Ruling{Rule: "office", Denied: true, SecondFactor: "optional", ReadOnly: true, MaxSessions: 3},
+		Unread: []string{"geo.countries"},
+		Bans:   []admin.Ban{{Network: netip.MustParsePrefix("203.0.113.0/24"), Signal: policy.ByHand, Times: 1, Detail: "me"}},
 		Limits: &policy.Explanation{Decision: policy.Decision{Signal: policy.AccountLimit}, WaitSeconds: 60, AccountFailures: 10, SessionsLimit: 50},
 		Login: auth.Explanation{
 			Account: alice, Known: true, Mode: auth.Optional, Grants: 2,

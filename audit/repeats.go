@@ -17,7 +17,7 @@ const (
 // says little after the first time, such as attempts that a limit refused. Of events
 // with the same kind, outcome, reason and source network (IPv4: /24, IPv6: /48) one a
 // minute is written: the first at once and as it is, those that follow as one event
-// with their number in Detail, when the minute is over or the recorder is closed. That
+// with their number in Detail, itself included, when the minute is over or the recorder is closed. That
 // one has the last one's time and address, and of the rest what all of them shared.
 //
 // Kind, outcome and reason must be from closed sets. When 10,000 different ones are
@@ -183,9 +183,9 @@ func (w *window) add(e Event) {
 func (w *window) summary() Event {
 	e := w.shared
 	if w.key.network.IsValid() {
-		e.Detail = fmt.Sprintf("and %d more from %s within a minute", w.count, w.key.network)
+		e.Detail = fmt.Sprintf("stands for %d from %s within a minute", w.count, w.key.network)
 	} else {
-		e.Source, e.Detail = "", fmt.Sprintf("and %d more within a minute", w.count)
+		e.Source, e.Detail = "", fmt.Sprintf("stands for %d within a minute", w.count)
 	}
 	return e
 }

@@ -60,7 +60,7 @@ func TestRepeatsAreCounted(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		want := Event{
 			Time: last, Kind: "login", Outcome: Refused, Source: "192.0.2.138", Program: "Post", Reason: "address-limit", Rule: "r",
-			Detail: "and 137 more from 192.0.2.0/24 within a minute",
+			Detail: "stands for 137 from 192.0.2.0/24 within a minute",
 		}
 		if diff := cmp.Diff([]Event{first, want}, sink.stored()); diff != "" {
 			t.Error(diff)
@@ -108,7 +108,7 @@ func total(t *testing.T, events []Event) int {
 	for _, e := range events {
 		n := 1
 		if e.Detail != "" {
-			if _, err := fmt.Sscanf(e.Detail, "and %d more", &n); err != nil {
+			if _, err := fmt.Sscanf(e.Detail, "stands for %d", &n); err != nil {
 				t.Errorf("the detail %q has no number: %v", e.Detail, err)
 			}
 		}
@@ -205,7 +205,7 @@ func TestRepeatsAreBounded(t *testing.T) {
 				nowhere = append(nowhere, e)
 			}
 		}
-		if want := "and 29999 more within a minute"; len(nowhere) != 1 || nowhere[0].Detail != want {
+		if want := "stands for 29999 within a minute"; len(nowhere) != 1 || nowhere[0].Detail != want {
 			t.Errorf("counted together: %v, want one event with %q", nowhere, want)
 		}
 		time.Sleep(2 * time.Minute)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -157,23 +158,40 @@ func (c *checker) passwords() {
 
 func (c *checker) geo() {
 	c.oneOf("geo.absent", c.Geo.Absent, "skip", "refuse")
-	fate := "are skipped"
-	if c.Geo.Absent == "refuse" {
-		fate = "refuse all that their other matchers fit"
-	}
-	for _, file := range []struct{ key, path, matcher string }{
-		{"geo.countries", c.Geo.Countries, "countries"},
-		{"geo.owners", c.Geo.Owners, "owners"},
+	for _, file := range []struct {
+		key, path, matcher string
+		needed             func(Rule) bool
+	}{
+		{"geo.countries", c.Geo.Countries, "countries", func(r Rule) bool { return len(r.Countries) > 0 }},
+		{"geo.owners", c.Geo.Owners, "owners", func(r Rule) bool { return len(r.Owners) > 0 }},
 	} {
 		if file.path == "" {
 			continue
 		}
 		if _, err := os.Stat(file.path); errors.Is(err, fs.ErrNotExist) {
-			c.warn(file.key, file.path, "there is no such file yet: until there is, rules with %s %s (geo.absent)", file.matcher, fate)
+			c.warn(file.key, file.path, "there is no such file yet: until there is, rules with %s %s", file.matcher, c.without(file.needed))
 			continue
 		}
 		c.readable(file.key, file.path)
 	}
+}
+
+// without says what becomes of rules while the file isn't there that they need.
+func (c *checker) without(needed func(Rule) bool) string {
+	if c.Geo.Absent == "refuse" {
+		return "refuse all that their other matchers fit (geo.absent)"
+	}
+	var open []string
+	for i, r := range c.Rules {
+		if needed(r) && r.Action == "deny" {
+			open = append(open, strconv.Quote(r.Title(i)))
+		}
+	}
+	if len(open) == 0 {
+		return "are skipped (geo.absent)"
+	}
+	return fmt.Sprintf(`are skipped (geo.absent), and whom those with action = "deny" should refuse may come in (%s); geo.absent = "refuse" keeps them out`,
+		strings.Join(open, ", "))
 }
 
 // readable refuses a file that can't be read. Such files may have gigabytes: one octet of

@@ -101,12 +101,13 @@ func TestCheckGeoFiles(t *testing.T) {
 	}
 	const format = "must be in MaxMind's format (.mmdb): "
 	for text, want := range map[string][]string{
-		"geo.countries = 'country.mmdb'\ngeo.owners = 'asn.mmdb'": nil,
-		"geo.countries = 'nowhere.mmdb'":                          {`w.toml:5: warning: geo.countries = "nowhere.mmdb": there is no such file yet: until there is, rules with countries are skipped (geo.absent)`},
-		"geo.countries = 'asn.mmdb'":                              {`w.toml:5: geo.countries = "asn.mmdb": there are no countries in it, it is of type "GeoLite2-ASN": name another file`},
-		"geo.owners = 'country.mmdb'":                             {`w.toml:5: geo.owners = "country.mmdb": there are no owners in it, it is of type "GeoLite2-Country": name another file`},
-		"geo.owners = 'other.mmdb'":                               {`w.toml:5: geo.owners = "other.mmdb": ` + format},
-		"geo.owners = 'empty.mmdb'":                               {`w.toml:5: geo.owners = "empty.mmdb": ` + format},
+		"geo.countries = 'country.mmdb'\ngeo.owners = 'asn.mmdb'":                                                                   nil,
+		"geo.countries = 'nowhere.mmdb'\n[[rule]]\nname = 'out'\ncountries = ['DE']\naction = 'deny'\n[[rule]]\ncountries = ['AT']": {`w.toml:5: warning: geo.countries = "nowhere.mmdb": there is no such file yet: until there is, rules with countries are skipped (geo.absent), and whom those with action = "deny" should refuse may come in ("out"); geo.absent = "refuse" keeps them out`},
+		"geo.countries = 'nowhere.mmdb'": {`w.toml:5: warning: geo.countries = "nowhere.mmdb": there is no such file yet: until there is, rules with countries are skipped (geo.absent)`},
+		"geo.countries = 'asn.mmdb'":     {`w.toml:5: geo.countries = "asn.mmdb": there are no countries in it, it is of type "GeoLite2-ASN": name another file`},
+		"geo.owners = 'country.mmdb'":    {`w.toml:5: geo.owners = "country.mmdb": there are no owners in it, it is of type "GeoLite2-Country": name another file`},
+		"geo.owners = 'other.mmdb'":      {`w.toml:5: geo.owners = "other.mmdb": ` + format},
+		"geo.owners = 'empty.mmdb'":      {`w.toml:5: geo.owners = "empty.mmdb": ` + format},
 		"[[rule]]\ncountries = ['DE']\nowners = [64496]": {
 			`w.toml:6: rule[0].countries: nothing says where addresses are: name a file such as GeoLite2-Country.mmdb in geo.countries`,
 			`w.toml:7: rule[0].owners: nothing says whose addresses are: name a file such as GeoLite2-ASN.mmdb in geo.owners`,

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha1"
 	"encoding/binary"
@@ -30,7 +31,7 @@ type commonList interface {
 // OpenCommon reads a list of passwords: a text with one a line, a text with the SHA-1 of one a line
 // ("HEX" or "HEX:COUNT", as Have I Been Pwned gives it), or what a [FilterBuilder] has saved. How
 // it begins tells which. In a text there are no comments, lines end with \n or \r\n, and lines are
-// passed over that are empty, longer than 1,024 octets or have a NUL.
+// passed over that are empty or longer than 1,024 octets. What has a NUL is no text, and an error.
 //
 // All of it is read into memory, so that whatever becomes of the file later concerns no login. A
 // filter costs some 2.25 octets for each password, a text 8. While a new version is read, there are
@@ -82,7 +83,19 @@ func readCommon(r io.Reader, size int64) (commonList, error) {
 	case len(begin) > 0 && strings.HasPrefix(fuseMagic, string(begin)):
 		return nil, errCutOff
 	}
-	return readText(in)
+	return readText(bufio.NewReaderSize(textReader{in}, listBuffer))
+}
+
+// A textReader fails at the first NUL. A file that was named by mistake, such as a program, would
+// otherwise be taken for a list on which no password is that anybody has.
+type textReader struct{ r io.Reader }
+
+func (t textReader) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	if i := bytes.IndexByte(p[:n], 0); i >= 0 {
+		return i, errors.New("it has an octet 0, so it is neither a filter nor a text with a password a line")
+	}
+	return n, err
 }
 
 // textList is a list that was read from a text: keys in ascending order, each once.

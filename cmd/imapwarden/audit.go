@@ -175,7 +175,11 @@ func (o *options) printEvent(e audit.Event) error {
 		}
 	}
 	var why []string
-	for _, s := range []string{factor, e.Reason, e.Rule, e.Detail, e.Program} {
+	rule := e.Rule
+	if rule == e.Reason { // of a limit's refusal both are its signal
+		rule = ""
+	}
+	for _, s := range []string{factor, e.Reason, rule, e.Detail, e.Program} {
 		if s != "" {
 			why = append(why, s)
 		}

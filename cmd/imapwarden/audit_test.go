@@ -236,3 +236,17 @@ func TestAuditLimit(t *testing.T) {
 		}
 	}
 }
+
+// A limit's signal is reason and rule in one; a rule of the administrator's has a name.
+func TestAuditWhy(t *testing.T) {
+	for want, e := range map[string]audit.Event{
+		"  unproved, Mail\n":              {Factor: "none", Reason: "unproved", Rule: "unproved", Program: "Mail"},
+		"  rule-denied, office, no way\n": {Factor: "none", Reason: "rule-denied", Rule: "office", Detail: "no way"},
+		"  password alone, office\n":      {Outcome: audit.Accepted, Factor: "none", Rule: "office"},
+	} {
+		var out bytes.Buffer
+		if err := (&options{stdout: &out}).printEvent(e); err != nil || !strings.HasSuffix(out.String(), want) {
+			t.Errorf("%q, %v; want %q at its end", out.String(), err, want)
+		}
+	}
+}

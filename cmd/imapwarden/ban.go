@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -59,9 +61,18 @@ func banListCommand(o *options) *cobra.Command {
 	}
 }
 
+// banReasons are signalTexts for where the network stands beside them.
+var banReasons = map[string]string{
+	policy.NetworkAccounts: "too many accounts failed",
+	policy.NetworkUnknown:  "too many accounts that nobody knows",
+	policy.DecoyAccount:    "a decoy was tried",
+	policy.ByHand:          "by hand",
+}
+
+// banWhy says why there is a ban. The detail of one that we made only says its signal in other words.
 func banWhy(b admin.Ban) string {
-	why := signalText(b.Signal)
-	if b.Detail != "" {
+	why := cmp.Or(banReasons[b.Signal], b.Signal)
+	if b.Signal == policy.ByHand && b.Detail != "" {
 		why += ": " + b.Detail
 	}
 	return why
@@ -77,7 +88,8 @@ upstream isn't asked. That is so also for accounts that sign in from there every
 that imapwarden makes by itself don't touch. Sessions that are logged in go on; to end them, see:
 imapwarden session kill.
 
-A network that is banned already is banned anew. A ban lasts 90 days at most; what is to stay
+A network that is banned already is banned anew, and the ban that it had is named. Where the
+network holds hosts of your own that the configuration names, a warning says so. A ban lasts 90 days at most; what is to stay
 out for good is for a rule with action = "deny".`,
 		Args: takes("NETWORK|ADDRESS"),
 		RunE: o.withRecords(func(ctx context.Context, r *records, args []string) error {
@@ -89,14 +101,28 @@ out for good is for a rule with action = "deny".`,
 			if err != nil {
 				return misuse{fmt.Errorf("--for %q: write how long, like \"24h\", \"7d\" or \"1d12h\"", length)}
 			}
-			made, err := r.bans.Ban(ctx, whom, d.D(), reason)
+			before, err := r.bans.Bans(ctx)
 			if err != nil {
 				return err
+			}
+			var made madeBan
+			if made.Ban, err = r.bans.Ban(ctx, whom, d.D(), reason); err != nil {
+				return err
+			}
+			if i := slices.IndexFunc(before, func(b admin.Ban) bool { return b.Network == made.Network }); i >= 0 {
+				made.Instead = &before[i]
+			}
+			for _, own := range ownIn(r.config, made.Network) {
+				fmt.Fprintf(o.stderr, "imapwarden: warning: %s holds %s; to let it in again, run: imapwarden ban remove %s\n", made.Network, own, made.Network)
 			}
 			if o.json {
 				return o.print(made)
 			}
-			_, err = fmt.Fprintf(o.stdout, "%s: banned until %s\n%s", made.Network, clock(made.Until), r.unheard())
+			instead := ""
+			if b := made.Instead; b != nil {
+				instead = fmt.Sprintf("instead of: until %s, %s\n", clock(b.Until), printable(banWhy(*b)))
+			}
+			_, err = fmt.Fprintf(o.stdout, "%s: banned until %s\n%s%s", made.Network, clock(made.Until), instead, r.unheard())
 			return err
 		}),
 	}
@@ -104,6 +130,29 @@ out for good is for a rule with action = "deny".`,
 	flags.StringVar(&length, "for", "24h", "for this `duration`, as in 90m or 7d")
 	flags.StringVar(&reason, "reason", "", "why, for those who read the list or the audit")
 	return cmd
+}
+
+// A madeBan is a ban with the one whose place it took.
+type madeBan struct {
+	admin.Ban
+	Instead *admin.Ban `json:"instead,omitempty"`
+}
+
+// ownIn names the hosts of ours that are in the network, as the configuration has them.
+func ownIn(config *configs.Config, network netip.Prefix) (own []string) {
+	look := func(list []netip.Prefix, what string) {
+		for _, p := range list {
+			if p.Overlaps(network) {
+				own = append(own, fmt.Sprintf("%s of %s", p, what))
+			}
+		}
+	}
+	for _, l := range config.Listeners {
+		look(l.TrustedProxies, "the trusted_proxies of listener "+l.Address)
+	}
+	look(config.Limits.Trusted, "limits.trusted")
+	look(config.Limits.Webmail, "limits.webmail")
+	return own
 }
 
 func banRemoveCommand(o *options) *cobra.Command {

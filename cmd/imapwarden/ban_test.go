@@ -47,7 +47,7 @@ func TestBansOfAServer(t *testing.T) {
 		want string // a regular expression; of standard error where the status isn't 0
 		code int
 	}{
-		{[]string{"list"}, `(?m)^198\.51\.100\.0/24 +too many accounts have failed from that network: 11 accounts\?\[2J +` + clockPattern(began) + ` +.* +3$`, 0},
+		{[]string{"list"}, `(?m)^198\.51\.100\.0/24 +too many accounts failed +` + clockPattern(began) + ` +.* +3$`, 0},
 		{[]string{"add", "203.0.113.0/24", "--for", "2h"}, `^203\.0\.113\.0/24: banned until [^\n]+\n$`, 0},
 		{[]string{"remove", "198.51.100.0/24"}, `^198\.51\.100\.0/24: not banned any more\n$`, 0},
 		{[]string{"remove", "198.51.100.0/24"}, `^imapwarden: refused: 198\.51\.100\.0/24 is not banned;`, 1},

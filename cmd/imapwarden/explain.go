@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,6 +14,7 @@ import (
 	"imapwarden/admin"
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/configs"
 	"imapwarden/policy"
 )
 
@@ -36,6 +39,9 @@ func explainCommand(o *options) *cobra.Command {
 			if err != nil {
 				return misuse{fmt.Errorf("--source %q is no address, as in 203.0.113.7", source)}
 			}
+			if err := o.explainable(r.served); err != nil {
+				return err
+			}
 			e, err := r.explain(ctx, account, policy.SourceOf(address).Addr)
 			if err != nil {
 				return err
@@ -44,7 +50,7 @@ func explainCommand(o *options) *cobra.Command {
 				return o.print(e)
 			}
 			return writeExplanation(o.stdout, e)
-		}, append(forUpstreams, "rule")...),
+		}),
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&account, "account", "", "the `account` that is to be logged in to")
@@ -52,15 +58,49 @@ func explainCommand(o *options) *cobra.Command {
 	return cmd
 }
 
+// explainable says on standard error what the explanation does without: a file of the rules that can't
+// be read, or where a server runs, whatever has become of the configuration since it started. Without a
+// server all else that is wrong there is an error.
+func (o *options) explainable(served bool) error {
+	_, problems := configs.Load(o.config)
+	problems = slices.DeleteFunc(problems, func(p configs.Problem) bool {
+		return p.Warning || !slices.Contains(append([]string{"rule", "geo"}, forUpstreams...), topKey(p.Key))
+	})
+	for _, p := range problems {
+		fmt.Fprintln(o.stderr, p)
+	}
+	fatal := slices.ContainsFunc(problems, func(p configs.Problem) bool { return !ruleFile.MatchString(p.Key) })
+	switch {
+	case len(problems) == 0:
+	case served:
+		fmt.Fprintln(o.stderr, "imapwarden: the running server goes by what it has read before")
+	case fatal:
+		return misuse{fmt.Errorf("%s is not a configuration that can be used: see above", o.config)}
+	default:
+		fmt.Fprintln(o.stderr, "imapwarden: the server couldn't start so; this goes on without these files")
+	}
+	return nil
+}
+
+// ruleFile are the keys of the files that rules are read from.
+var ruleFile = regexp.MustCompile(`^(rule\[\d+\]\.network_files\[\d+\]|geo\.(countries|owners))$`)
+
+func topKey(key string) string {
+	if i := strings.IndexAny(key, ".["); i >= 0 {
+		return key[:i]
+	}
+	return key
+}
+
 // writeExplanation is for people: a paragraph each for rules, limits and the second factor.
 func writeExplanation(w io.Writer, e admin.Explanation) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s from %s\n\n", e.Account, e.Source)
-	fmt.Fprintf(&b, "%s\n", explainRule(e.Rule))
+	fmt.Fprintf(&b, "%s\n", explainRule(e.Rule, e.Unread))
 	fmt.Fprintf(&b, "%s\n\n", explainState(e.Login))
-	explainLimits(&b, e.Limits)
+	explainLimits(&b, e)
 	begin := "If the upstream finds the password right"
-	if e.Rule.Denied || e.Limits != nil && !e.Limits.Decision.Allowed {
+	if e.Rule.Denied || e.Limits != nil && !e.Limits.Decision.Allowed || len(e.Bans) > 0 {
 		begin = "But for that, and if the upstream finds the password right"
 	}
 	fmt.Fprintf(&b, "\n%s:\n", begin)
@@ -71,11 +111,14 @@ func writeExplanation(w io.Writer, e admin.Explanation) error {
 	return err
 }
 
-func explainRule(r policy.Ruling) string {
+func explainRule(r policy.Ruling, unread []string) string {
 	if r.Rule == "" {
 		return "No rule matches it."
 	}
 	rule := fmt.Sprintf("The rule %q matches it", r.Rule)
+	if r.Denied && len(unread) > 0 {
+		return fmt.Sprintf(`%s as far as can be told, and refuses every login because %s can't be read (geo.absent = "refuse").`, rule, strings.Join(unread, " and "))
+	}
 	if r.Denied {
 		return rule + " and refuses every login."
 	}

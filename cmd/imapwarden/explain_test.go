@@ -11,6 +11,7 @@ import (
 )
 
 func TestExplanationForPeople(t *testing.T) {
+	yes := policy.Decision{Allowed: true}
 	refused := policy.Decision{Signal: policy.AccountLimit}
 	for name, row := range map[string]struct {
 		e    admin.Explanation
@@ -31,8 +32,22 @@ func TestExplanationForPeople(t *testing.T) {
 			admin.Explanation{Limits: &policy.Explanation{Decision: policy.Decision{Allowed: true, Observed: policy.AddressLimit}}},
 			[]string{`only because that signal is observed: too many attempts from that address`, "\nIf the upstream"},
 		},
+		"nothing counts, and the upstream isn't asked": {
+			admin.Explanation{
+				Limits: &policy.Explanation{Decision: policy.Decision{Allowed: true}, Unproved: policy.Decision{Signal: policy.Unproved}, PasswordAlone: yes, RightCode: yes},
+				Login:  auth.Explanation{Prospects: []auth.Prospect{{With: "the password alone", Outcome: "refused", Reason: auth.NoCode}}},
+			},
+			[]string{"\nWithout anything that counts as a second factor it is refused: nothing counts as a second factor, so the upstream isn't asked. With it, the limits let it pass.\n"},
+		},
+		"the password alone is enough, and counts": {
+			admin.Explanation{
+				Limits: &policy.Explanation{Decision: policy.Decision{Allowed: true}, Unproved: policy.Decision{Signal: policy.Unproved}, PasswordAlone: yes, RightCode: yes},
+				Login:  auth.Explanation{Prospects: []auth.Prospect{{With: "the password alone", Outcome: "accepted", Factor: auth.FactorNone}}},
+			},
+			[]string{"\nThe limits let it pass.\n"},
+		},
 		"familiar": {
-			admin.Explanation{Limits: &policy.Explanation{Decision: policy.Decision{Allowed: true}, Familiar: true, HomeFailures: 2, HomeLimit: 50}},
+			admin.Explanation{Limits: &policy.Explanation{Decision: yes, Unproved: yes, Familiar: true, HomeFailures: 2, HomeLimit: 50}},
 			[]string{"The limits let it pass.", "is familiar with that network, whose failures count for themselves: 2 of 50 today"},
 		},
 		"a rule that changes nothing": {

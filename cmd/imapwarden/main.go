@@ -82,6 +82,21 @@ func (m misuse) Unwrap() error { return m.error }
 // errShown ends a command whose reader knows the reason already.
 var errShown = errors.New("shown above")
 
+// unprefixed is an error of policy's without the name of the package, which says nothing to those who read
+// it beside a setting or a flag.
+func unprefixed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return unprefixedError{err}
+}
+
+type unprefixedError struct{ error }
+
+func (p unprefixedError) Error() string { return strings.TrimPrefix(p.error.Error(), "policy: ") }
+
+func (p unprefixedError) Unwrap() error { return p.error }
+
 // run runs one command and returns its exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	o := &options{stdin: stdin, stdout: stdout, stderr: stderr}

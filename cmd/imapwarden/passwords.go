@@ -140,14 +140,14 @@ func (o *options) build(ctx context.Context, b aBuild) (err error) {
 	for _, list := range b.from {
 		n, err := o.readList(ctx, builder, list, b.form())
 		if err != nil {
-			return fmt.Errorf("--from %s: %w", list, err)
+			return fmt.Errorf("--from %s: %w", list, unprefixed(err))
 		}
 		done.Read += n.Passwords
 		done.LeftOut += n.LeftOut
 	}
 	filter, err := builder.Save(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("--out: %w", unprefixed(err))
 	}
 	done.Passwords, done.Octets = filter.Keys, filter.Octets
 	done.OctetsEach = float64(filter.Octets) / float64(filter.Keys)
@@ -189,7 +189,8 @@ func passwordsCheckCommand(o *options) *cobra.Command {
 		Use:   "check --file FILE",
 		Short: "See whether a password is on a list",
 		Long: `See whether a password, the first line of standard input, is on a list: what passwords build
-wrote, or a text as passwords.file may be. Both answers are exit status 0.`,
+wrote, or a text as passwords.file may be. The exit status is 0 where it is, 1 where it
+isn't, and 2 where that can't be told.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := takes()(cmd, args); err != nil {
 				return err
@@ -202,14 +203,21 @@ wrote, or a text as passwords.file may be. Both answers are exit status 0.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := policy.OpenCommon(file)
 			if err != nil {
-				return err
+				return misuse{fmt.Errorf("--file: %w", unprefixed(err))}
 			}
 			password, err := o.typedPassword(cmd.Context())
 			if err != nil {
 				return misuse{err}
 			}
 			defer clear(password)
-			return o.printListed(list.Has(password))
+			listed := list.Has(password)
+			if err := o.printListed(listed); err != nil {
+				return misuse{err}
+			}
+			if !listed {
+				return errShown
+			}
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&file, "file", "", "the `file` with the list")

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -141,17 +142,34 @@ func (r *records) openStore(ctx context.Context, config *configs.Config) error {
 		if err != nil {
 			return admin.Explanation{}, err
 		}
-		rules, err := rules(config, zap.NewNop())
+		rules, _ := rules(config, zap.NewNop()) // what is wrong with their files is said, see explainable
+		e, err := explanation(ctx, config, rules, signed, name, source)
 		if err != nil {
-			return admin.Explanation{}, err
+			return e, err
 		}
-		return explanation(ctx, config, rules, signed, name, source)
+		e.Bans, err = r.bansOf(ctx, source)
+		return e, err
 	}
 	r.rotate = func(ctx context.Context) (auth.Rotation, error) {
 		rotation, err := keys.Rotate(ctx, opened)
 		return rotation, errors.Join(err, admin.Record(ctx, opened, by, audit.Event{Kind: "key.rotate"}, err))
 	}
 	return nil
+}
+
+// bansOf returns the bans that keep the source out, by network.
+func (r *records) bansOf(ctx context.Context, source netip.Addr) (list []admin.Ban, err error) {
+	limits := r.config.Limits
+	if limits.Mode == "observe" || slices.ContainsFunc(limits.Trusted, func(p netip.Prefix) bool { return p.Contains(source) }) {
+		return nil, nil
+	}
+	all, err := r.bans.Bans(ctx)
+	for _, ban := range all {
+		if ban.Network.Contains(source) {
+			list = append(list, ban)
+		}
+	}
+	return list, err
 }
 
 // checkOwner keeps root from making a store that the server can't open later.

@@ -81,7 +81,7 @@ func TestRulesWithoutTheirFiles(t *testing.T) {
 	dir := t.TempDir()
 	config := parsed(t, dir, "[[rule]]\nname = 'office'\n")
 	config.Rules[0].NetworkFiles = []string{filepath.Join(dir, "vpn.txt")} // gone since it was checked
-	if _, err := rules(config, zap.NewNop()); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "office: policy: reading ") {
+	if _, err := rules(config, zap.NewNop()); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), `rule "office": reading `) {
 		t.Errorf("got %v", err)
 	}
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"imapwarden/admin"
@@ -67,7 +68,30 @@ func (w *warden) explain(ctx context.Context, account string, source netip.Addr)
 func explanation(ctx context.Context, config *configs.Config, rules policy.Rules, d *auth.Directory, account string, source netip.Addr) (e admin.Explanation, err error) {
 	e.Account, e.Source = account, source
 	e.Rule = rules.Match(policy.Subject{Account: account, Addr: source, Time: time.Now()})
+	e.Unread = unread(rules, e.Rule)
 	mode := auth.Mode(cmp.Or(e.Rule.SecondFactor, config.MFA.Mode))
 	e.Login, err = d.Explain(ctx, account, source, mode, hasMaster(config, account))
 	return e, err
+}
+
+// unread names the settings whose files the ruling's rule needs and has no version of, where that is
+// why it denies: a rule whose files are there says no by itself.
+func unread(rules policy.Rules, ruling policy.Ruling) (keys []string) {
+	i := slices.IndexFunc(rules, func(r policy.Rule) bool { return r.Name == ruling.Rule })
+	if i < 0 || !ruling.Denied {
+		return nil
+	}
+	r := &rules[i]
+	if len(r.Countries) > 0 && !has(r.Geo.Countries) {
+		keys = append(keys, "geo.countries")
+	}
+	if len(r.Owners) > 0 && !has(r.Geo.Owners) {
+		keys = append(keys, "geo.owners")
+	}
+	return keys
+}
+
+func has[T any](file *policy.File[T]) bool {
+	_, ok := file.Value()
+	return ok
 }

@@ -3,9 +3,12 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"imapwarden/admin"
+	"imapwarden/auth"
 	"imapwarden/policy"
 )
 
@@ -44,12 +47,16 @@ var signalTexts = map[string]string{
 // signalText is what people read of a signal.
 func signalText(signal string) string { return cmp.Or(signalTexts[signal], signal) }
 
-func explainLimits(b *strings.Builder, l *policy.Explanation) {
+func explainLimits(b *strings.Builder, e admin.Explanation) {
+	l := e.Limits
 	if l == nil {
 		fmt.Fprint(b, "No running server was asked, so how far limits are used up isn't known.\n")
+		for _, ban := range e.Bans {
+			fmt.Fprintf(b, "  - %s is banned until %s: %s.\n", ban.Network, clock(ban.Until), printable(banWhy(ban)))
+		}
 		return
 	}
-	fmt.Fprintf(b, "%s\n", explainDecision(l))
+	fmt.Fprintf(b, "%s\n", explainDecision(l, bareIsEnough(e.Login)))
 	item := func(format string, args ...any) { fmt.Fprintf(b, "  - "+format+"\n", args...) }
 	switch {
 	case l.Trusted:
@@ -79,7 +86,16 @@ func explainLimits(b *strings.Builder, l *policy.Explanation) {
 	item("Connections of the address that haven't logged in: %d of %d.", l.BeforeLoginHere, l.BeforeLoginLimit)
 }
 
-func explainDecision(l *policy.Explanation) string {
+// bareIsEnough says whether the password alone would let the account in.
+func bareIsEnough(e auth.Explanation) bool {
+	return slices.ContainsFunc(e.Prospects, func(p auth.Prospect) bool {
+		return p.Outcome == auth.Accepted.String() && p.Factor == auth.FactorNone
+	})
+}
+
+// explainDecision begins with what becomes of the attempt. Where the account's password alone
+// isn't enough, one that brings nothing else is judged by Unproved.
+func explainDecision(l *policy.Explanation, bareIsEnough bool) string {
 	switch d := l.Decision; {
 	case !d.Allowed && l.Busy:
 		return fmt.Sprintf("An attempt with the password would be refused until others that are under way have ended: %s.", signalText(d.Signal))
@@ -94,15 +110,15 @@ func explainDecision(l *policy.Explanation) string {
 	case d.Demand == policy.DemandFactor:
 		return fmt.Sprintf("The limits let it pass with a second factor only: %s.", signalText(d.Why))
 	}
+	if !l.Unproved.Allowed && !bareIsEnough {
+		return fmt.Sprintf("Without anything that counts as a second factor it is refused: %s. With it, the limits let it pass.", signalText(l.Unproved.Signal))
+	}
 	return "The limits let it pass."
 }
 
 // explainStranger says what goes for who comes from a network that is new to the account, where
 // that differs by what they bring.
 func explainStranger(item func(string, ...any), l *policy.Explanation) {
-	if !l.Unproved.Allowed {
-		item("Without anything that counts as a second factor: refused, %s.", signalText(l.Unproved.Signal))
-	}
 	switch {
 	case !l.RightCode.Allowed:
 		item("With a right code: refused, %s.", signalText(l.RightCode.Signal))
