@@ -30,6 +30,9 @@ func (b Book) Bans(ctx context.Context) ([]Ban, error) {
 		return nil, fmt.Errorf("policy: reading bans: %w", err)
 	}
 	now := b.now()
+	for i := range all {
+		all[i], _ = all[i].begun(now)
+	}
 	return slices.DeleteFunc(all, func(ban Ban) bool { return !now.Before(ban.Until) }), nil
 }
 

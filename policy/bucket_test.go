@@ -134,3 +134,19 @@ func TestBucketOfNothing(t *testing.T) {
 		}
 	}
 }
+
+// What was counted while the clock was ahead is nothing once it is right, and what then is counted
+// comes back in its time.
+func TestBucketOfAnotherTime(t *testing.T) {
+	r := rate{burst: 10, per: time.Minute}
+	now := time.Now()
+	var b bucket
+	b.take(now.Add(time.Hour), r, 10)
+	if left, wait := b.left(now, r), b.refill(now, r); left != 10 || wait != 0 {
+		t.Errorf("%v left, a wait of %s", left, wait)
+	}
+	b.take(now, r, 10)
+	if left, wait := b.left(now, r), b.refill(now, r); left != 0 || wait != 6*time.Second {
+		t.Errorf("ten later %v left, a wait of %s", left, wait)
+	}
+}

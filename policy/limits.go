@@ -44,9 +44,10 @@ type Limits struct {
 	Decoys       []string        // accounts that nobody has, as patterns of rules
 
 	Trusted []netip.Prefix // networks without limits and bans
+	Webmail []netip.Prefix // hosts that say where their users are, so that the connections that these share aren't those of one address
 
 	ConnectionsBeforeLogin int // of one address (IPv6: /64), not logged in; default 40
-	TotalBeforeLogin       int // of all addresses, not logged in; default 4,000
+	TotalBeforeLogin       int // of all addresses, not logged in, a quarter of it where somebody is at home; default 4,000
 	PerAccountAndAddress   int // sessions of one account from one address (IPv6: /64); default 20
 	PerAccount             int // sessions of one account; default 50
 }
@@ -86,8 +87,13 @@ func (l *Limits) observes(signal string) bool {
 }
 
 // trusts says whether the address is in a network without limits and bans.
-func (l *Limits) trusts(addr netip.Addr) bool {
-	return slices.ContainsFunc(l.Trusted, func(p netip.Prefix) bool { return unmapped(p).Contains(addr) })
+func (l *Limits) trusts(addr netip.Addr) bool { return contain(l.Trusted, addr) }
+
+// isWebmail says whether the address is one of a host that says where its users are.
+func (l *Limits) isWebmail(addr netip.Addr) bool { return contain(l.Webmail, addr) }
+
+func contain(networks []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return unmapped(p).Contains(addr) })
 }
 
 // isDecoy says whether nobody has the account.

@@ -100,9 +100,13 @@ func (m *machine) count(failed bool, now time.Time, alarm float64) (began bool) 
 	return m.alarmed && !was
 }
 
-// turn clears what is older than what is watched, and learns of an hour that is over.
+// turn clears what is older than what is watched, and learns of an hour that is over. Where the clock
+// was set back, what was counted before belongs to no time, and nothing is learnt of it.
 func (m *machine) turn(now time.Time, alarm float64) {
 	minute := now.Unix() / 60
+	if m.minute > minute+1 {
+		m.minutes, m.hour, m.minute, m.alarmed = [watchedMinutes]tally{}, tally{}, 0, false
+	}
 	if m.minute == 0 {
 		m.minute = minute
 	}

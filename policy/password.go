@@ -123,13 +123,14 @@ type dayKey struct {
 // known again today, and nothing is longer.
 type dayKeys struct{ today, yesterday dayKey }
 
-// secretKeys gives the keys of the day, and makes today's when it is new.
+// secretKeys gives the keys of the day, and makes today's when it is new. Those of tomorrow are good
+// too, for attempts that began before midnight; where they are farther ahead, the clock was wrong.
 type secretKeys struct{ current atomic.Pointer[dayKeys] }
 
 func (s *secretKeys) at(now time.Time) *dayKeys {
 	for {
 		keys := s.current.Load()
-		if keys != nil && keys.today.day >= dayOf(now) {
+		if keys != nil && (keys.today.day == dayOf(now) || keys.today.day == dayOf(now)+1) {
 			return keys
 		}
 		next := &dayKeys{today: dayKey{day: dayOf(now)}}

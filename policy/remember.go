@@ -109,13 +109,7 @@ func (g *Gate) Load(ctx context.Context, m Memory) error {
 		return fmt.Errorf("policy: reading bans: %w", err)
 	}
 	now := g.now()
-	g.bans.mu.Lock()
-	for _, b := range bans {
-		if now.Sub(b.Until) < banMemory && g.bans.roomy(now) {
-			g.bans.put(b)
-		}
-	}
-	g.bans.mu.Unlock()
+	g.bans.load(bans, now)
 	homes, err := m.Homes(ctx, maxLoaded)
 	if err != nil {
 		return fmt.Errorf("policy: reading where accounts are at home: %w", err)
@@ -195,7 +189,21 @@ func (g *Gate) store(ctx context.Context) error {
 		}
 		homes = homes[n:]
 	}
-	return nil
+	return g.storeStale(ctx)
+}
+
+// storeStale has the memory forget the bans that went, and learn of those that are others now.
+func (g *Gate) storeStale(ctx context.Context) error {
+	for {
+		changed, gone := g.bans.takeStale(maxStored)
+		if len(changed)+len(gone) == 0 {
+			return nil
+		}
+		if err := errors.Join(g.memory.PutBans(ctx, changed...), g.memory.RemoveBans(ctx, gone...)); err != nil {
+			g.bans.putBackStale(changed, gone)
+			return fmt.Errorf("policy: storing which bans are left: %w", err)
+		}
+	}
 }
 
 func (g *Gate) storeNorms(ctx context.Context) error {

@@ -11,6 +11,7 @@ import (
 type slots struct {
 	mu          sync.Mutex
 	beforeLogin int
+	strangers   int                  // of them, from networks where nobody is at home
 	sites       map[netip.Prefix]int // before login
 	networks    map[netip.Prefix]int // before login, /24 and /48
 	accounts    map[string]int       // after login
@@ -45,24 +46,32 @@ func (g *Gate) Admit(addr netip.Addr) (Decision, *Slot) {
 	if d := g.judgeDoor(source, trusted); !d.Allowed {
 		return d, nil
 	}
+	shared := trusted || g.limits.isWebmail(source.Addr) // by people from anywhere
+	stranger := !shared && !g.resides(source, g.now())
 	s := &g.slots
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	here, around := s.sites[site], s.networks[network]
-	if trusted {
-		here, around = 0, 0
+	f := admissionFacts{stranger: stranger, strangers: s.strangers, total: s.beforeLogin}
+	if !shared {
+		f.site, f.network = s.sites[site], s.networks[network]
 	}
-	d := judgeAdmission(here, around, s.beforeLogin, g.limits)
+	d := judgeAdmission(f, g.limits)
 	if !d.Allowed {
 		return d, nil
 	}
 	s.beforeLogin++
+	if stranger {
+		s.strangers++
+	}
 	s.sites[site]++
 	s.networks[network]++
 	return d, &Slot{free: func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.beforeLogin--
+		if stranger {
+			s.strangers--
+		}
 		giveBack(s.sites, site)
 		giveBack(s.networks, network)
 	}}
@@ -93,15 +102,24 @@ func (g *Gate) judgeDoor(source Source, trusted bool) (d Decision) {
 	return d
 }
 
+// admissionFacts is what a decision about a new connection needs to know of those before login.
+type admissionFacts struct {
+	site, network int  // of the same; 0 where people from anywhere share it
+	total         int  // of all
+	strangers     int  // of them, from networks where nobody is at home
+	stranger      bool // the new one comes from such a network
+}
+
 // judgeAdmission lets one network have a tenth of all places: somebody with a /48 has
-// 65,536 sites in it, and must not be able to shut the door for everybody.
-func judgeAdmission(site, network, total int, l Limits) Decision {
+// 65,536 sites in it, and must not be able to shut the door for everybody. Nor must somebody with many:
+// a quarter is for networks where some account is at home.
+func judgeAdmission(f admissionFacts, l Limits) Decision {
 	switch {
-	case site >= l.ConnectionsBeforeLogin:
+	case f.site >= l.ConnectionsBeforeLogin:
 		return Decision{Signal: ConnectionsBeforeLogin}
-	case network >= max(l.TotalBeforeLogin/10, l.ConnectionsBeforeLogin):
+	case f.network >= max(l.TotalBeforeLogin/10, l.ConnectionsBeforeLogin):
 		return Decision{Signal: ConnectionsNetwork}
-	case total >= l.TotalBeforeLogin:
+	case f.total >= l.TotalBeforeLogin, f.stranger && f.strangers >= l.TotalBeforeLogin-l.TotalBeforeLogin/4:
 		return Decision{Signal: ConnectionsTotal}
 	}
 	return Decision{Allowed: true}

@@ -125,3 +125,47 @@ func TestEnterByRule(t *testing.T) {
 		})
 	}
 }
+
+// Strangers from however many networks leave places to those from where somebody signs in.
+func TestPlacesForThoseAtHome(t *testing.T) {
+	g := &Gate{Limits: Limits{ConnectionsBeforeLogin: 10, TotalBeforeLogin: 100}}
+	g.Acquaint(password(atHome, "alice"))
+	flood := func(n int) (slots []*Slot, last Decision) {
+		for i := range n {
+			d, slot := g.Admit(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, byte(i)}))
+			if last = d; d.Allowed {
+				slots = append(slots, slot)
+			}
+		}
+		return slots, last
+	}
+	slots, d := flood(200)
+	if len(slots) != 75 || d.Signal != ConnectionsTotal {
+		t.Errorf("%d of 100 places for strangers, then %+v", len(slots), d)
+	}
+	for i := range 10 {
+		if d, _ := g.Admit(atHome); !d.Allowed {
+			t.Fatalf("connection %d from home: %+v", i+1, d)
+		}
+	}
+	for _, slot := range slots {
+		slot.Release()
+	}
+	if slots, _ := flood(200); len(slots) != 75 {
+		t.Errorf("later %d", len(slots))
+	}
+}
+
+// The users of a webmail share its address: what some of them do at once doesn't shut out the others.
+func TestWebmailSharesAnAddress(t *testing.T) {
+	webmail := netip.MustParseAddr("192.0.2.80")
+	g := &Gate{Limits: Limits{ConnectionsBeforeLogin: 2, TotalBeforeLogin: 60, Webmail: []netip.Prefix{netip.MustParsePrefix("192.0.2.80/32")}}}
+	for i := range 60 {
+		if d, _ := g.Admit(webmail); !d.Allowed {
+			t.Fatalf("connection %d: %+v", i+1, d)
+		}
+	}
+	if d, _ := g.Admit(webmail); d.Signal != ConnectionsTotal {
+		t.Errorf("more than all together may have: %+v", d)
+	}
+}

@@ -626,8 +626,8 @@ func TestBansAreBounded(t *testing.T) {
 	l := Limits{}.withDefaults()
 	now := time.Now()
 	network := func(n int) netip.Prefix { return netip.PrefixFrom(address(n), 24).Masked() }
-	for i := range maxBans + 1000 {
-		if _, ok := b.add(network(i), NetworkAccounts, "", now, &l); ok != (i < maxBans) {
+	for i := range maxBans {
+		if _, ok := b.add(network(i), NetworkAccounts, "", now, &l); ok != (i < maxBans-byHandRoom) {
 			t.Fatalf("ban %d: %v", i, ok)
 		}
 	}
@@ -637,5 +637,120 @@ func TestBansAreBounded(t *testing.T) {
 	later := now.Add(time.Hour)
 	if _, ok := b.add(network(maxBans+1), NetworkAccounts, "", later, &l); !ok || len(b.known) > maxBans {
 		t.Errorf("there is room when others are over: %v, %d known", ok, len(b.known))
+	}
+}
+
+// customer is the n-th site of a provider's IPv6 network, 65,536 to each /48.
+func customer(n int) netip.Addr {
+	return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+}
+
+// Whoever has a network and knows a decoy gets all of it banned, and not all the room for bans.
+func TestManyDecoysBanTheirNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeMemory()
+		g, _ := watchful(Limits{Decoys: []string{"backup"}})
+		if err := g.Load(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		touch := func(from, to int) {
+			for i := from; i < to; i++ {
+				g.Begin(password(customer(i), "backup"))
+			}
+			if err := g.store(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		networks := func() (list []netip.Prefix) {
+			for _, b := range g.bans.list(time.Now()) {
+				list = append(list, b.Network)
+			}
+			return list
+		}
+		touch(0, 7)
+		if d := ask(g, customer(100), "alice"); !d.Allowed || len(networks()) != 7 {
+			t.Errorf("after seven: %v, %+v", networks(), d)
+		}
+		time.Sleep(time.Minute)
+		touch(7, maxBans)
+		want := []netip.Prefix{netip.MustParsePrefix("2001:db8::/48"), netip.MustParsePrefix("2001:db8:1::/48")}
+		if got := networks(); !slices.Equal(got, want) || len(m.bans) != 2 {
+			t.Errorf("%v, %d stored, want %v", got, len(m.bans), want)
+		}
+		if d := ask(g, customer(70_000), "alice"); d.Signal != Banned || d.Wait != 10*time.Minute {
+			t.Errorf("a neighbour: %+v", d)
+		}
+		time.Sleep(10 * time.Minute)
+		touch(0, 8)
+		if d := ask(g, customer(100), "alice"); d.Signal != Banned || d.Wait != 20*time.Minute {
+			t.Errorf("the next time: %+v", d)
+		}
+	})
+}
+
+// However many bans a signal makes, there is room for others, and for those that an administrator makes.
+func TestBansLeaveRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newFakeMemory()
+		g, _ := watchful(Limits{Decoys: []string{"backup"}})
+		if err := g.Load(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		touch := func(from int) {
+			for i := from; i < from+decoyRoom+1000; i++ { // in as many networks
+				g.Begin(password(customer(i<<16), "backup"))
+			}
+			if err := g.store(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		touch(0)
+		if len(m.bans) != decoyRoom {
+			t.Errorf("%d stored", len(m.bans))
+		}
+		for i := range 11 {
+			fail(g, hotel, fmt.Sprint("user", i), fmt.Sprint(i))
+			time.Sleep(5 * time.Second)
+		}
+		if d := ask(g, hotel, "alice"); d.Signal != Banned {
+			t.Errorf("another signal: %+v", d)
+		}
+		l := g.limits
+		for i := range maxBans {
+			g.bans.add(netip.PrefixFrom(address(i), 24).Masked(), NetworkAccounts, "", time.Now(), &l)
+		}
+		if err := g.Ban(t.Context(), Ban{Network: netip.MustParsePrefix("203.0.113.0/24"), Signal: ByHand, Until: time.Now().Add(time.Hour)}); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Hour) // all are over
+		touch(20_000)
+		if len(m.bans) > maxBans || len(g.bans.known) > maxBans {
+			t.Errorf("%d stored, %d known", len(m.bans), len(g.bans.known))
+		}
+	})
+}
+
+// What a store has too many of it loses, but none by hand, and those that are over first.
+func TestLoadIsBounded(t *testing.T) {
+	now := time.Now()
+	m := newFakeMemory()
+	for i := range maxBans {
+		ban := Ban{Network: netip.PrefixFrom(customer(i), 64), Signal: NetworkAccounts, Since: now, Until: now.Add(time.Hour), Times: 1}
+		if i < byHandRoom+7 {
+			ban.Until = now.Add(-time.Hour)
+		}
+		m.bans[ban.Network] = ban
+	}
+	byHand := Ban{Network: netip.MustParsePrefix("203.0.113.0/24"), Signal: ByHand, Since: now, Until: now.Add(time.Minute), Times: 1}
+	m.bans[byHand.Network] = byHand
+	g := &Gate{Now: func() time.Time { return now }}
+	if err := g.Load(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.store(t.Context()); err != nil || len(m.bans) != maxBans-byHandRoom+1 {
+		t.Errorf("%v, %d stored", err, len(m.bans))
+	}
+	if list := g.bans.list(now); len(list) != maxBans-byHandRoom-7+1 || !slices.Contains(list, byHand) {
+		t.Errorf("%d in force", len(list))
 	}
 }

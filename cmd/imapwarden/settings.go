@@ -109,6 +109,7 @@ func limits(c configs.Limits) policy.Limits {
 		TarpitPlaces:           c.TarpitPlaces,
 		Decoys:                 c.Decoys,
 		Trusted:                c.Trusted,
+		Webmail:                c.Webmail,
 		ConnectionsBeforeLogin: c.ConnectionsBeforeLogin,
 		TotalBeforeLogin:       c.TotalBeforeLogin,
 		PerAccountAndAddress:   c.PerAccountAndAddress,
@@ -185,12 +186,11 @@ func master(c configs.Upstream) (*proxy.Master, error) {
 	return m, nil
 }
 
-// rules opens the files that the rules name. Their Watch reads these again when they change.
+// rules opens the files that the rules name. Their Watch reads these again when they change. With an
+// error they can be used as well: nothing is in a list that can't be read, and a file of [geo] that
+// can't be is absent.
 func rules(config *configs.Config, log *zap.Logger) (policy.Rules, error) {
-	places, err := geo(config, log)
-	if err != nil {
-		return nil, err
-	}
+	places, bad := geo(config, log)
 	files := make(map[string]*policy.File[*policy.NetworkSet]) // what several rules name is read once
 	var list policy.Rules
 	for i, c := range config.Rules {
@@ -219,21 +219,40 @@ func rules(config *configs.Config, log *zap.Logger) (policy.Rules, error) {
 		}
 		for _, path := range c.NetworkFiles {
 			if files[path] == nil {
+				var err error
 				if files[path], err = policy.OpenNetworks(path); err != nil {
-					return nil, fmt.Errorf("%s: %w", rule.Name, err)
+					bad = errors.Join(bad, fmt.Errorf("rule %q: %w", rule.Name, unprefixed(err)))
 				}
 			}
 			rule.NetworkFiles = append(rule.NetworkFiles, files[path])
 		}
 		list = append(list, rule)
 	}
-	return list, nil
+	return list, bad
 }
 
 // geo opens the files that the rules need. One that isn't there yet is no error: what becomes
 // of these rules until it is, is a setting.
-func geo(config *configs.Config, log *zap.Logger) (*policy.Geo, error) {
+func geo(config *configs.Config, log *zap.Logger) (_ *policy.Geo, bad error) {
 	g := &policy.Geo{Refuse: config.Geo.Absent == "refuse"}
+	for _, file := range openGeo(config, g) {
+		switch {
+		case errors.Is(file.err, fs.ErrNotExist):
+			log.Warn("rules need a file that isn't there yet", zap.String("until_then", config.Geo.Absent), zap.Error(file.err))
+		case file.err != nil:
+			bad = errors.Join(bad, fmt.Errorf("%s: %w", file.key, unprefixed(file.err)))
+		}
+	}
+	return g, bad
+}
+
+// opened is how it went to open the file that a setting names.
+type opened struct {
+	key string
+	err error
+}
+
+func openGeo(config *configs.Config, g *policy.Geo) []opened {
 	var countries, owners error
 	if slices.ContainsFunc(config.Rules, func(r configs.Rule) bool { return len(r.Countries) > 0 }) {
 		g.Countries, countries = policy.OpenCountries(config.Geo.Countries)
@@ -241,15 +260,7 @@ func geo(config *configs.Config, log *zap.Logger) (*policy.Geo, error) {
 	if slices.ContainsFunc(config.Rules, func(r configs.Rule) bool { return len(r.Owners) > 0 }) {
 		g.Owners, owners = policy.OpenOwners(config.Geo.Owners)
 	}
-	for _, err := range []error{countries, owners} {
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			log.Warn("rules need a file that isn't there yet", zap.String("until_then", config.Geo.Absent), zap.Error(err))
-		case err != nil:
-			return nil, err
-		}
-	}
-	return g, nil
+	return []opened{{"geo.countries", countries}, {"geo.owners", owners}}
 }
 
 func upstream(c configs.Upstream) (*proxy.Upstream, error) {
@@ -279,7 +290,7 @@ func upstream(c configs.Upstream) (*proxy.Upstream, error) {
 		TLS:       proxy.UpstreamTLS(c.TLS),
 		TLSConfig: settings,
 		Forward:   proxy.Forward(c.Forward),
-		Dial:      (&net.Dialer{KeepAlive: 5 * time.Minute}).DialContext,
+		Dial:      (&net.Dialer{KeepAliveConfig: keepAlive}).DialContext,
 	}, nil
 }
 

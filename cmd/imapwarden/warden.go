@@ -133,7 +133,7 @@ func (w *warden) gate(ctx context.Context) (*policy.Gate, error) {
 	if file := w.config.Passwords.File; file != "" {
 		var err error
 		if w.common, err = policy.OpenCommon(file); err != nil {
-			return nil, fmt.Errorf("passwords.file: %w", err)
+			return nil, fmt.Errorf("passwords.file: %w", unprefixed(err))
 		}
 		g.Common, g.CommonAction = w.common, policy.CommonAction(w.config.Passwords.Action)
 	}
@@ -148,10 +148,15 @@ func (w *warden) revoke(r auth.Revocation) {
 	}
 }
 
+// keepAlive finds out about peers that are gone. Mail programs idle for half an hour, and Go's
+// default, a probe every 15 s, would keep every phone awake.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Minute, Interval: time.Minute, Count: 5}
+
 // listen opens every socket, so that a port that is taken is known before anything runs.
 func (w *warden) listen() error {
+	clients := net.ListenConfig{KeepAliveConfig: keepAlive}
 	for _, l := range w.config.Listeners {
-		listener, err := net.Listen("tcp", l.Address)
+		listener, err := clients.Listen(context.Background(), "tcp", l.Address)
 		if err != nil {
 			return listenError("listener "+l.Address, err)
 		}
