@@ -29,7 +29,7 @@ var table = map[string]edges{
 
 	"cmd/imapwarden": {code: everything},
 
-	"proxy":  {code: []string{"audit", "auth", "imap", "metrics", "policy"}, tests: []string{"certs", "store/memory"}},
+	"proxy":  {code: []string{"audit", "auth", "imap", "metrics", "policy", "relay"}, tests: []string{"certs", "store/memory"}},
 	"admin":  {code: []string{"audit", "auth", "policy"}, tests: []string{"store/memory"}},
 	"portal": {code: []string{"audit", "auth"}, tests: []string{"store/memory"}},
 
@@ -49,12 +49,15 @@ var table = map[string]edges{
 	"imap":    {},
 	"metrics": {},
 	"policy":  {},
+	"relay":   {},
 
 	// These meet the program as its users do.
-	"bench":       {},
-	"bench/login": {code: []string{"audit", "auth", "store"}}, // to make 300,000 app passwords without as many commands
-	"bench/spray": {code: []string{"policy"}},                 // it drives the decisions themselves, through days of virtual time
-	"e2e":         {},
+	"bench":              {},
+	"bench/internal/rig": {},
+	"bench/login":        {code: []string{"audit", "auth", "bench/internal/rig", "store"}}, // to make 300,000 app passwords without as many commands
+	"bench/relay":        {code: []string{"bench/internal/rig"}},
+	"bench/spray":        {code: []string{"policy"}}, // it drives the decisions themselves, through days of virtual time
+	"e2e":                {},
 }
 
 func TestImports(t *testing.T) {

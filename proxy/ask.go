@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -59,8 +58,8 @@ func (s *session) ask() error {
 
 // words is what the client says, as far as it has a claim on our memory.
 func (s *session) words() io.Reader {
-	if c, ok := s.conn.(*tls.Conn); ok {
-		return &plaintext{c, s.below}
+	if s.secure {
+		return &plaintext{s.tls, s.below}
 	}
 	return s.conn
 }

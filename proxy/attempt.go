@@ -250,7 +250,7 @@ func (s *session) connect(a *attempt) bool {
 		s.upstream = upstream
 		return true
 	}
-	upstream.conn.Close()
+	upstream.close()
 	return false
 }
 

@@ -593,7 +593,7 @@ func TestDeadlineHalfOpen(t *testing.T) {
 			every20s(p)
 			return p
 		}},
-		{name: "upstream ends, client waits for a literal", why: endUpstream, after: 20 * time.Second, play: func(r *rig) *peer {
+		{name: "upstream ends, client waits for a literal", why: endUpstream, after: 25 * time.Second, play: func(r *rig) *peer {
 			p, _ := halfOpen(r, func(conn duplex) {
 				time.Sleep(20 * time.Second)
 				conn.CloseWrite()

@@ -66,7 +66,7 @@ func (s *session) interrupt() {
 	}
 	s.interrupted = true
 	s.cancel()
-	s.tcp.SetReadDeadline(time.Now())
+	s.socket.SetReadDeadline(time.Now())
 }
 
 // cut ends a session at once, whatever it is doing: closing is all, for a BYE of ours
@@ -78,9 +78,13 @@ func (s *session) cut(why end) {
 		s.reason = why
 	}
 	s.cancel()
-	s.tcp.Close()
+	if s.relaying {
+		s.relayed.Cut()
+		return
+	}
+	s.socket.Close()
 	if s.upstream != nil {
-		s.upstream.conn.Close()
+		s.upstream.close()
 	}
 }
 
@@ -95,12 +99,12 @@ func (s *session) deadline(d time.Duration) {
 	if last := s.started.Add(s.server.Timeouts.Unauthenticated); t.After(last) {
 		t = last
 	}
-	s.tcp.SetDeadline(t)
+	s.socket.SetDeadline(t)
 }
 
 // write sends our own words, before the relay only.
 func (s *session) write(text string) error {
-	s.tcp.SetWriteDeadline(time.Now().Add(s.server.Timeouts.Write))
+	s.socket.SetWriteDeadline(time.Now().Add(s.server.Timeouts.Write))
 	_, err := io.WriteString(s.conn, text)
 	return err
 }
@@ -109,11 +113,14 @@ func (s *session) write(text string) error {
 // for a moment and dropped: a socket closed with octets unread resets the connection,
 // and the BYE would be lost.
 func (s *session) bye(why end, text string) error {
-	s.tcp.SetWriteDeadline(time.Now().Add(lingerTime))
+	s.socket.SetWriteDeadline(time.Now().Add(lingerTime))
 	if _, err := io.WriteString(s.conn, "* BYE "+text+"\r\n"); err == nil {
-		closeWrite(s.conn)
-		s.tcp.SetReadDeadline(time.Now().Add(lingerTime))
-		io.CopyN(io.Discard, s.tcp, lingerOctets)
+		if s.tls != nil {
+			s.tls.CloseWrite()
+		}
+		s.socket.CloseWrite()
+		s.socket.SetReadDeadline(time.Now().Add(lingerTime))
+		io.CopyN(io.Discard, s.socket, lingerOctets)
 	}
 	return why
 }

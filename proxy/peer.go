@@ -25,7 +25,7 @@ func (s *session) locate() error {
 		return nil
 	}
 	s.deadline(proxyHeaderTime)
-	in := bufio.NewReaderSize(s.tcp, 512)
+	in := bufio.NewReaderSize(s.socket, 512)
 	header, err := proxyproto.Read(in)
 	if err == nil && !header.Command.IsLocal() && header.SourceAddr != nil {
 		s.client, s.local = address(header.SourceAddr), address(header.DestinationAddr)
@@ -35,11 +35,11 @@ func (s *session) locate() error {
 	}
 	if err != nil {
 		s.server.Log.Warn("no usable PROXY header from a trusted proxy", zap.String("session", s.id),
-			zap.Stringer("proxy", address(s.tcp.RemoteAddr())), zap.Error(err))
+			zap.Stringer("proxy", address(s.socket.RemoteAddr())), zap.Error(err))
 		return endProxyHeader
 	}
 	first, _ := in.Peek(in.Buffered())
-	s.conn = &preread{Conn: s.tcp, first: append([]byte(nil), first...)}
+	s.conn = &preread{Conn: s.socket, first: append([]byte(nil), first...)}
 	return nil
 }
 

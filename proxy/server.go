@@ -25,6 +25,7 @@ import (
 	"imapwarden/auth"
 	"imapwarden/metrics"
 	"imapwarden/policy"
+	"imapwarden/relay"
 )
 
 // ErrServerClosed is what Serve returns after Shutdown.
@@ -58,6 +59,9 @@ type Server struct {
 	revoked   []revocation                        // lately
 	programs  map[string]map[programKey]time.Time // by account
 	wg        sync.WaitGroup                      // one for each session
+	engine    relay.Engine
+
+	recognizers sync.Pool // of *recognizer
 }
 
 // Timeouts bound each state of a session; all must be positive.
@@ -112,11 +116,7 @@ func (s *Server) ServeConn(conn net.Conn, l Listener) {
 		conn.Close()
 		return
 	}
-	go func() {
-		defer s.wg.Done()
-		defer s.unregister(c)
-		c.run()
-	}()
+	go c.run()
 }
 
 // Shutdown stops accepting, ends sessions before login with BYE, and lets the others go
@@ -133,7 +133,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Unlock()
 
 	ended := make(chan struct{})
-	go func() { s.wg.Wait(); close(ended) }()
+	go func() { s.wg.Wait(); s.engine.Close(); close(ended) }()
 	select {
 	case <-ended:
 		return
@@ -145,6 +145,14 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	<-ended
+}
+
+// recognizer returns one that no handshake uses. It is to be put back after the handshake.
+func (s *Server) recognizer() *recognizer {
+	if r, ok := s.recognizers.Get().(*recognizer); ok {
+		return r
+	}
+	return newRecognizer(s.TLS)
 }
 
 // strangers is the log for sessions that presented no credentials. Anybody can make such
@@ -188,16 +196,25 @@ func (s *Server) register(c *session) bool {
 	}
 	if s.sessions == nil {
 		s.sessions = make(map[*session]struct{})
+		s.engine.Limits = relay.Limits{
+			Idle: s.Timeouts.Idle, Write: s.Timeouts.Write, Hold: maxHold, HalfClient: halfOpenClient, HalfUpstream: halfOpenUpstream,
+		}
+		s.engine.Panicked = func(err error) { s.Log.Error("a session's end is broken, this is a bug", zap.Error(err)) }
+		s.engine.Degraded = func(err error) {
+			s.Log.Warn("sessions are relayed with goroutines, which takes more memory", zap.Error(err))
+		}
 	}
 	s.sessions[c] = struct{}{}
 	s.wg.Add(1)
 	return true
 }
 
-func (s *Server) unregister(c *session) {
+// forget is the last that a session does.
+func (s *Server) forget(c *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sessions, c)
+	s.wg.Done()
 }
 
 func (s *Server) isDraining() bool {

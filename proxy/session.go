@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,6 +17,7 @@ import (
 	"imapwarden/audit"
 	"imapwarden/imap"
 	"imapwarden/policy"
+	"imapwarden/relay"
 )
 
 // A session is one client connection, from accept to close.
@@ -30,10 +30,12 @@ type session struct {
 	local    netip.AddrPort // and to
 	started  time.Time
 
-	tcp    net.Conn // what deadlines are set on
-	conn   net.Conn // what is read and written: tcp, or TLS over it
-	below  *frugal  // what TLS reads from; nil: conn isn't TLS
-	secure bool     // conn is TLS
+	socket  *relay.Socket // what deadlines are set on
+	conn    net.Conn      // what is read and written before the relay: socket, or TLS over it
+	tls     *tls.Conn     // nil: conn isn't TLS
+	below   *frugal       // what TLS reads from
+	secure  bool          // conn is TLS
+	version uint16        // of TLS
 
 	tlsClient []byte // the id of the TLS client; nil: it can't be told
 	in        *imap.Decoder
@@ -51,8 +53,7 @@ type session struct {
 	attempt     *attempt // the newest
 	login       *attempt // the one that was accepted; set under mu
 	upstream    *backend // nil until then; set under mu
-	fromClient  atomic.Int64
-	toClient    atomic.Int64
+	relayed     relay.Session
 
 	ctx    context.Context // ends when the session is interrupted or cut
 	cancel context.CancelFunc
@@ -60,8 +61,8 @@ type session struct {
 	mu          sync.Mutex
 	said        string // what the program says that it is
 	interrupted bool   // before login: the server is shutting down
-	relaying    bool
-	reason      end // why it was cut from outside
+	relaying    bool   // relayed has the sockets
+	reason      end    // why it was cut from outside
 }
 
 func newSession(server *Server, conn net.Conn, l Listener) *session {
@@ -73,17 +74,24 @@ func newSession(server *Server, conn net.Conn, l Listener) *session {
 		client:   address(conn.RemoteAddr()),
 		local:    address(conn.LocalAddr()),
 		started:  time.Now(),
-		tcp:      conn,
-		conn:     conn,
+		socket:   &relay.Socket{Conn: conn},
 	}
+	s.conn = s.socket
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
 
-// run is the story of a session.
+// run is the story of a session. A panic ends this one only.
 func (s *session) run() {
 	var err error
-	defer func() { s.finish(err, recover()) }()
+	defer func() {
+		if v := recover(); v != nil {
+			err = s.broken(v, debug.Stack())
+		}
+		if err != nil {
+			s.finish(err)
+		}
+	}()
 
 	s.server.Metrics.Accepted.Inc()
 	if err = s.locate(); err != nil {
@@ -111,7 +119,7 @@ func (s *session) run() {
 			return
 		}
 	}
-	err = s.relay()
+	s.relay() // which finishes it when it is over
 }
 
 // admit asks policy for a place before anything costly is done for a stranger.
@@ -141,7 +149,10 @@ func (s *session) secureOver(conn net.Conn) error {
 	below := &frugal{Conn: conn, left: maxHandshake}
 	config, client := s.server.TLS, new(tlsClient)
 	if s.server.Auth.Grant.ForClients() && !s.server.isWebmail(s.peer.Addr()) {
-		config, client = recognize(config)
+		r := s.server.recognizer()
+		defer s.server.recognizers.Put(r)
+		r.client = client
+		config = r.config
 	}
 	tlsConn := tls.Server(below, config)
 	if err := tlsConn.Handshake(); err != nil {
@@ -150,7 +161,7 @@ func (s *session) secureOver(conn net.Conn) error {
 		return endHandshake
 	}
 	below.left = maxRecord
-	s.conn, s.below, s.secure = tlsConn, below, true
+	s.conn, s.tls, s.below, s.secure, s.version = tlsConn, tlsConn, below, true, tlsConn.ConnectionState().Version
 	s.tlsClient = client.known(tlsConn.ConnectionState().DidResume)
 	s.in, s.clientID, s.commands, s.bad = nil, nil, 0, 0
 	return nil
@@ -176,19 +187,27 @@ func (s *session) welcome(a *attempt) error {
 	return s.write(fmt.Sprintf("%s OK %s%s\r\n", a.tag, code, s.upstream.text))
 }
 
-// finish closes both sides and says once how it ended. A panic ends this session only.
-func (s *session) finish(err error, panicked any) {
+// broken tells of a bug.
+func (s *session) broken(panicked any, stack []byte) error {
+	s.server.Log.Error("session broken, this is a bug", zap.String("session", s.id),
+		zap.Any("panic", panicked), zap.ByteString("stack", stack))
+	return endBroken
+}
+
+// finish closes both sides and says once how it ended.
+func (s *session) finish(err error) {
+	defer s.server.forget(s)
 	why := s.ended(err)
-	if panicked != nil {
+	if err == endBroken {
 		why = endBroken
-		s.server.Log.Error("session broken, this is a bug", zap.String("session", s.id),
-			zap.Any("panic", panicked), zap.ByteString("stack", debug.Stack()))
 	}
 	s.cancel()
-	s.conn.Close()
-	s.tcp.Close()
-	if s.upstream != nil {
-		s.upstream.conn.Close()
+	if !s.relaying { // else both are closed
+		s.conn.Close()
+		s.socket.Close()
+		if s.upstream != nil {
+			s.upstream.close()
+		}
 	}
 	if s.attempt != nil && !s.attempt.concluded { // only after a panic
 		s.attempt.outcome = audit.Failed
@@ -207,8 +226,8 @@ func (s *session) finish(err error, panicked any) {
 	}
 	s.beforeLogin.Release()
 	s.afterLogin.Release()
-	s.server.Metrics.FromClient.Add(float64(s.fromClient.Load()))
-	s.server.Metrics.ToClient.Add(float64(s.toClient.Load()))
+	s.server.Metrics.FromClient.Add(float64(s.relayed.FromClient.Load()))
+	s.server.Metrics.ToClient.Add(float64(s.relayed.ToClient.Load()))
 	if s.attempt == nil {
 		s.server.strangers().Info("session without a login", s.summary(why)...)
 		return
@@ -239,17 +258,17 @@ func (s *session) summary(why end) []zap.Field {
 	if s.upstream != nil {
 		fields = append(fields,
 			zap.String("upstream", s.upstream.name),
-			zap.Int64("from_client", s.fromClient.Load()),
-			zap.Int64("to_client", s.toClient.Load()))
+			zap.Int64("from_client", s.relayed.FromClient.Load()),
+			zap.Int64("to_client", s.relayed.ToClient.Load()))
 	}
 	return fields
 }
 
 func (s *session) tlsVersion() string {
-	if c, ok := s.conn.(*tls.Conn); ok && c.ConnectionState().HandshakeComplete {
-		return tls.VersionName(c.ConnectionState().Version)
+	if !s.secure {
+		return "none"
 	}
-	return "none"
+	return tls.VersionName(s.version)
 }
 
 // tlsNumber is the version as rules have it: "1.2", "1.3".

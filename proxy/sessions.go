@@ -117,7 +117,7 @@ func (s *session) info() (_ SessionInfo, ok bool) {
 		ReadOnly:    s.login.readOnly(),
 		Upstream:    s.upstream.name,
 		Began:       s.started,
-		FromClient:  s.fromClient.Load(),
-		ToClient:    s.toClient.Load(),
+		FromClient:  s.relayed.FromClient.Load(),
+		ToClient:    s.relayed.ToClient.Load(),
 	}, true
 }

@@ -20,20 +20,29 @@ type tlsClient struct {
 	id      []byte // in the ticket that the client has now
 }
 
-// recognize returns a copy of config for one handshake, and who will have been at its other
-// end. config must have its ticket keys set (SetSessionTicketKeys): those that crypto/tls makes
-// by itself don't survive a copy.
-func recognize(config *tls.Config) (*tls.Config, *tlsClient) {
-	config, c := config.Clone(), new(tlsClient)
-	config.UnwrapSession = func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
+// A recognizer learns who is at the other end of a handshake. crypto/tls's callbacks aren't told
+// for which connection they are called, so each handshake needs a config of its own. Once it is over,
+// nothing calls them again: the same config serves the next handshake, though connections
+// still hold it. So there are as many as handshakes at one time, not one for each session.
+type recognizer struct {
+	config *tls.Config
+	client *tlsClient // of this handshake
+}
+
+// newRecognizer returns one for handshakes by config, whose ticket keys must be set
+// (SetSessionTicketKeys) and may change.
+func newRecognizer(config *tls.Config) *recognizer {
+	r := &recognizer{config: config.Clone()}
+	r.config.UnwrapSession = func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
 		state, err := config.DecryptTicket(ticket, cs)
 		if err != nil || state == nil {
 			return nil, err
 		}
-		c.brought = clientIn(state)
+		r.client.brought = clientIn(state)
 		return state, nil
 	}
-	config.WrapSession = func(cs tls.ConnectionState, state *tls.SessionState) ([]byte, error) {
+	r.config.WrapSession = func(cs tls.ConnectionState, state *tls.SessionState) ([]byte, error) {
+		c := r.client
 		if c.id = c.known(cs.DidResume); c.id == nil {
 			c.id = make([]byte, clientIDSize)
 			rand.Read(c.id) // never fails
@@ -41,7 +50,7 @@ func recognize(config *tls.Config) (*tls.Config, *tlsClient) {
 		state.Extra = append(slices.DeleteFunc(state.Extra, isClientID), slices.Concat(clientLabel, c.id))
 		return config.EncryptTicket(cs, state)
 	}
-	return config, c
+	return r
 }
 
 // known is the id, nil for a client without tickets. One that a client brought counts only once

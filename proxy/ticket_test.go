@@ -333,25 +333,26 @@ func TestTLSClientGrantOnSockets(t *testing.T) {
 	}
 }
 
-// Each client that comes without a ticket gets an id of its own.
+// Each client that comes without a ticket gets an id of its own, though one recognizer
+// serves their handshakes one after the other.
 func TestTicketsDiffer(t *testing.T) {
 	in(t, func(r *rig) {
 		r.forClients(auth.FromClient)
+		recognizer := newRecognizer(r.TLS)
 		ids := map[string]bool{}
 		for range 5 {
-			c := client(tls.VersionTLS12)
 			server, conn := net.Pipe()
-			config, who := recognize(r.TLS)
+			recognizer.client = new(tlsClient)
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				tls.Server(server, config).HandshakeContext(context.Background())
+				tls.Server(server, recognizer.config).HandshakeContext(context.Background())
 			}()
-			if err := tls.Client(conn, c).Handshake(); err != nil {
+			if err := tls.Client(conn, client(tls.VersionTLS12)).Handshake(); err != nil {
 				t.Fatal(err)
 			}
 			<-done
-			ids[string(who.known(false))] = true
+			ids[string(recognizer.client.known(false))] = true
 			conn.Close()
 			server.Close()
 			synctest.Wait()

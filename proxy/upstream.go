@@ -18,6 +18,7 @@ import (
 	"imapwarden/auth"
 	"imapwarden/imap"
 	"imapwarden/metrics"
+	"imapwarden/relay"
 )
 
 // UpstreamTLS is how the way to an upstream is secured.
@@ -63,10 +64,18 @@ type Master struct {
 // A backend is an upstream connection on which the account is logged in.
 type backend struct {
 	name         string
-	conn         net.Conn
-	first        []byte // octets that came behind the OK: the session's
+	side         relay.Side // its First came behind the OK: the session's
 	capabilities imap.Capabilities
 	text         string // of the OK
+}
+
+// close ends it before it is relayed.
+func (b *backend) close() {
+	if b.side.TLS != nil {
+		b.side.TLS.Close()
+		return
+	}
+	b.side.Socket.Close()
 }
 
 // identity is for whom we log in and from where they come.
@@ -97,7 +106,8 @@ func (u *Upstream) login(ctx context.Context, who identity, m *metrics.Metrics) 
 		m.UpstreamFailed(metrics.Dial)
 		return nil, answerUnknown, fmt.Errorf("upstream %s: connecting: %w", u.Name, err)
 	}
-	d := &upstreamDialog{upstream: u, conn: conn, tagPrefix: rand.Text()[:8]}
+	socket := &relay.Socket{Conn: conn}
+	d := &upstreamDialog{upstream: u, socket: socket, conn: socket, tagPrefix: rand.Text()[:8]}
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
 	}
@@ -122,7 +132,9 @@ func (u *Upstream) login(ctx context.Context, who identity, m *metrics.Metrics) 
 // upstreamDialog is our side of the conversation until the account is logged in.
 type upstreamDialog struct {
 	upstream  *Upstream
-	conn      net.Conn
+	socket    *relay.Socket
+	tls       *tls.Conn // nil: none yet
+	conn      net.Conn  // the one or the other
 	in        *bufio.Reader
 	responses *imap.ResponseReader
 	step      metrics.Step
@@ -184,7 +196,7 @@ func (d *upstreamDialog) handshake() error {
 	if err := c.Handshake(); err != nil {
 		return fmt.Errorf("TLS: %w", err)
 	}
-	d.conn, d.in, d.seen = c, nil, nil
+	d.conn, d.tls, d.in, d.seen = c, c, nil, nil
 	return nil
 }
 
@@ -367,7 +379,7 @@ func (d *upstreamDialog) attached(r imap.Response) (*backend, answer, error) {
 		text = "Logged in"
 	}
 	return &backend{
-		name: d.upstream.Name, conn: d.conn, first: append(d.first, first...),
+		name: d.upstream.Name, side: relay.Side{Socket: d.socket, TLS: d.tls, First: append(d.first, first...)},
 		capabilities: d.seen, text: text,
 	}, answerYes, nil
 }
