@@ -9,6 +9,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"imapwarden/bench/internal/rig"
 )
 
 // A conn is a mail program's.
@@ -19,11 +21,11 @@ type conn struct {
 
 // dial makes a full handshake, for there is no session to resume, and reads the greeting.
 func (w *warden) dial() (*conn, error) {
-	tcp, err := net.DialTimeout("tcp", w.address, patience)
+	tcp, err := net.DialTimeout("tcp", w.address, rig.Patience)
 	if err != nil {
 		return nil, err
 	}
-	tcp.SetDeadline(time.Now().Add(patience))
+	tcp.SetDeadline(time.Now().Add(rig.Patience))
 	secure := tls.Client(tcp, w.believe)
 	c := &conn{secure, bufio.NewReader(secure)}
 	line, err := c.in.ReadString('\n')

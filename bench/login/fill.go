@@ -17,11 +17,9 @@ import (
 
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/bench/internal/rig"
 	"imapwarden/store"
 )
-
-// password is every account's own. It doesn't end in a code.
-const password = "correct.horse.battery"
 
 const (
 	storeName = "store.db"
@@ -103,7 +101,7 @@ func fillStore(ctx context.Context, s settings, folder string) (_ map[kind][]*pe
 	if err := addStrangers(ctx, filepath.Join(folder, storeName), s, keys.ID()); err != nil {
 		return nil, err
 	}
-	return addPeople(ctx, &auth.Directory{Records: records, Keys: keys, Issuer: hostname}, s)
+	return addPeople(ctx, &auth.Directory{Records: records, Keys: keys, Issuer: rig.Hostname}, s)
 }
 
 // addPeople puts those who sign in, in random order, in the place of strangers.

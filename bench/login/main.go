@@ -100,22 +100,22 @@ func bench(ctx context.Context, s settings, out io.Writer) (err error) {
 	fmt.Fprintf(out, "%d accounts, %d app passwords and %d events written in %s\n",
 		s.accounts, s.appPasswords, s.events, time.Since(began).Round(time.Second))
 
-	mailboxes, err := startUpstream()
+	upstream, end, err := startUpstream()
 	if err != nil {
 		return err
 	}
-	defer mailboxes.close()
-	w, err := startWarden(ctx, s.folder, mailboxes.address())
+	defer end()
+	w, err := startWarden(ctx, s.folder, upstream)
 	if err != nil {
 		return err
 	}
 	m := &measurement{settings: s, warden: w, people: people, done: make(map[login]int)}
 	err = m.run(ctx)
-	if stopped := w.stop(); err == nil {
+	if stopped := w.Stop(); err == nil {
 		err = stopped
 	}
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, w.lastWords())
+		return fmt.Errorf("%w\n%s", err, w.LastWords())
 	}
 	if err := verify(ctx, s.folder, m.done); err != nil {
 		return err

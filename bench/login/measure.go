@@ -82,7 +82,7 @@ func (m *measurement) block(ctx context.Context, k kind) error {
 	m.next[k] = first + m.logins
 
 	began := time.Now()
-	before, err := m.warden.cpu()
+	before, err := m.warden.CPU()
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (m *measurement) block(ctx context.Context, k kind) error {
 	}
 	m.wall += time.Since(began)
 	time.Sleep(settling)
-	after, err := m.warden.cpu()
+	after, err := m.warden.CPU()
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (m *measurement) awaitWrite(ctx context.Context, at time.Time) error {
 	if m.quick {
 		return ctx.Err()
 	}
-	before, err := m.warden.cpu()
+	before, err := m.warden.CPU()
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (m *measurement) awaitWrite(ctx context.Context, at time.Time) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		now, err := m.warden.cpu()
+		now, err := m.warden.CPU()
 		if err != nil {
 			return err
 		}
