@@ -55,7 +55,7 @@ func (e *accountEntry) facts(now time.Time, flying int, l *Limits) accountFacts 
 	return accountFacts{
 		left:    left,
 		flying:  flying,
-		penalty: until(e.until, now),
+		penalty: within(until(e.until, now), maxPenalty),
 		codes:   e.codes.left(now, l.codes()),
 		refill:  e.codes.refill(now, l.codes()),
 	}
@@ -97,6 +97,15 @@ func (e *accountEntry) charge(now time.Time, l *Limits) {
 	e.failures = 0
 	e.penalty = max(min(2*e.penalty, uint32(maxPenalty/time.Second)), uint32(l.AccountPenalty/time.Second), 1)
 	e.until = secondsOf(now.Add(time.Second-1)) + e.penalty
+}
+
+// within is a time that is left of one that lasts at most so long: what is longer was written while
+// the clock was ahead, and isn't believed.
+func within(left, most time.Duration) time.Duration {
+	if left > most+time.Minute {
+		return 0
+	}
+	return left
 }
 
 // until returns how long it is until then, and 0 where that was already.
@@ -148,7 +157,7 @@ func judgeSiege(f siegeFacts, l *Limits) bool {
 // besiege begins or prolongs the time in which the password alone isn't enough from new
 // networks, and says whether it has just begun.
 func (e *accountEntry) besiege(now time.Time) (began bool) {
-	began = until(e.siege, now) == 0
+	began = within(until(e.siege, now), siegeLasts) == 0
 	e.siege = secondsOf(now.Add(siegeLasts))
 	return began
 }

@@ -78,7 +78,7 @@ func (g *Gate) demandFacts(t *Trial, at Attempt, now time.Time) demandFacts {
 	if !t.familiar {
 		close := g.closeness(t, now)
 		g.accounts.look(t.kindKey, func(e *accountEntry, _ *flying) {
-			f.siege = until(e.siege, now) > 0 && close != crowded
+			f.siege = within(until(e.siege, now), siegeLasts) > 0 && close != crowded
 			if i := e.seen.index(t.sight); i >= 0 {
 				f.repeated = since(e.seen[i].at, now) < repeatMemory
 			}

@@ -55,7 +55,7 @@ func (d *door) facts(now time.Time, l *Limits) homeFacts {
 	if !d.site.IsValid() {
 		limit = max(1, limit/neighboursGet)
 	}
-	if now.Sub(d.since) >= homeDay {
+	if d.isOver(now) {
 		return homeFacts{limit: limit, left: limit, flying: d.flying.count}
 	}
 	return homeFacts{limit: limit, left: limit - d.failures, flying: d.flying.count, refill: d.since.Add(homeDay).Sub(now)}
@@ -130,8 +130,14 @@ func judgeHome(f homeFacts) Decision {
 	return Decision{Allowed: true}
 }
 
+// isOver says whether the day is that began with the first failure; it is also where that was written while the
+// clock was ahead.
+func (d *door) isOver(now time.Time) bool {
+	return now.Sub(d.since) >= homeDay || d.since.Sub(now) > time.Minute
+}
+
 func (d *door) charge(now time.Time) {
-	if now.Sub(d.since) >= homeDay {
+	if d.isOver(now) {
 		d.failures, d.since = 0, now
 	}
 	d.failures++

@@ -314,7 +314,7 @@ func (t *Trial) ban(network netip.Prefix, signal string, now time.Time) []Alert 
 	}
 	g.pending.ban(ban)
 	return []Alert{{
-		Signal: signal, Source: t.source.Addr, Network: network,
+		Signal: signal, Source: t.source.Addr, Network: ban.Network,
 		Detail: fmt.Sprintf("banned until %s: %s", ban.Until.UTC().Format(time.RFC3339), ban.Detail),
 	}}
 }

@@ -38,6 +38,7 @@ func TestLimits(t *testing.T) {
 	c := configs.Default().Limits
 	c.Mode, c.Observe, c.Decoys, c.StrangersPerHour = "observe", []string{policy.Unproved}, []string{"trap"}, 7
 	c.Trusted = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	c.Webmail = c.Trusted
 	got := reflect.ValueOf(limits(c))
 	for field, value := range got.Fields() {
 		if value.IsZero() {
