@@ -35,6 +35,8 @@ type Server struct {
 	Events    Events
 	Sessions  Sessions // nil: there are none
 	Bans      Bans     // nil: it keeps none
+	// Certificates are what clients are shown; nil: it doesn't tell.
+	Certificates Certificates
 	// Explain says what would come of a login to the account, named as people type it.
 	Explain func(ctx context.Context, account string, source netip.Addr) (Explanation, error)
 	// Rotate makes a new key and seals all with it.
@@ -111,6 +113,7 @@ func (s *Server) handler(serving context.Context) http.Handler {
 	s.handleAppPasswords(mux)
 	s.handleGrants(mux)
 	s.handleBans(mux)
+	s.handleCertificates(serving, mux)
 	s.handleEvents(serving, mux)
 	mux.HandleFunc("POST /session/list", s.answer(func(_ context.Context, _ *auth.Directory, q request) (any, error) {
 		return s.listSessions(q)
@@ -233,9 +236,10 @@ type request struct {
 	Network   netip.Prefix   `json:"network,omitzero"`
 	Length    time.Duration  `json:"length,omitempty"` // nanoseconds
 	Reason    string         `json:"reason,omitempty"`
+	Name      string         `json:"name,omitempty"` // of a host
 
 	bans   *SignedBans                                             // signed by who asks
-	record func(ctx context.Context, event audit.Event, err error) // as Record, signed by who asks
+	record func(ctx context.Context, event audit.Event, err error) // as Record, signed by who asks, the event's Detail behind that
 }
 
 // A way is an audit.Way with its account, which in a report stands elsewhere.
@@ -273,7 +277,11 @@ func (s *Server) answer(do func(context.Context, *auth.Directory, request) (any,
 		lose := func(err error) { lost = errors.Join(lost, err) }
 		q.bans = SignBans(s.Bans, s.Audit, by, lose)
 		q.record = func(ctx context.Context, event audit.Event, err error) {
-			if err := Record(ctx, s.Audit, by, event, err); err != nil {
+			signed := by
+			if event.Detail != "" {
+				signed += ": " + event.Detail
+			}
+			if err := Record(ctx, s.Audit, signed, event, err); err != nil {
 				lose(err)
 			}
 		}

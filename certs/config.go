@@ -9,9 +9,9 @@ import "crypto/tls"
 // to the returned value: use the same one for all listeners and connections.
 // The curves are crypto/tls's own, X25519MLKEM768 among them; renegotiation and
 // compression don't exist in its servers.
-func ServerConfig(f *Files, minVersion uint16) *tls.Config {
-	return &tls.Config{
-		GetCertificate: f.GetCertificate,
+func ServerConfig(c Chooser, minVersion uint16) *tls.Config {
+	config := &tls.Config{
+		GetCertificate: c.GetCertificate,
 		MinVersion:     max(minVersion, tls.VersionTLS12),
 		MaxVersion:     tls.VersionTLS13,
 		// A client that offers other protocols only is refused (RFC 7301, section 3.2):
@@ -29,4 +29,8 @@ func ServerConfig(f *Files, minVersion uint16) *tls.Config {
 			tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 		},
 	}
+	if c.ACME != nil {
+		config.GetConfigForClient = c.ACME.ConfigFor
+	}
+	return config
 }

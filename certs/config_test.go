@@ -97,7 +97,7 @@ func TestServerConfig(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			client := tt.client.Clone()
 			client.ServerName, client.InsecureSkipVerify = "a.test", true
-			state, err := handshake(ServerConfig(f, tt.minVersion), client)
+			state, err := handshake(ServerConfig(Chooser{Files: f}, tt.minVersion), client)
 			if tt.err == "" {
 				if err != nil || state.NegotiatedProtocol != tt.protocol {
 					t.Errorf("protocol %q, error %v; want %q", state.NegotiatedProtocol, err, tt.protocol)
@@ -116,7 +116,7 @@ func only(suites ...uint16) *tls.Config {
 
 func TestCipherSuitesAreSafe(t *testing.T) {
 	f, _ := load(t, pairIn(t, t.TempDir(), "a.test"))
-	for _, id := range ServerConfig(f, 0).CipherSuites {
+	for _, id := range ServerConfig(Chooser{Files: f}, 0).CipherSuites {
 		name := tls.CipherSuiteName(id)
 		if !strings.HasPrefix(name, "TLS_ECDHE_") || !(strings.Contains(name, "GCM") || strings.Contains(name, "POLY1305")) {
 			t.Errorf("%s is on", name)
@@ -126,7 +126,7 @@ func TestCipherSuitesAreSafe(t *testing.T) {
 
 func TestPostQuantumAndTickets(t *testing.T) {
 	f, _ := load(t, pairIn(t, t.TempDir(), "a.test"))
-	server := ServerConfig(f, 0)
+	server := ServerConfig(Chooser{Files: f}, 0)
 	client := &tls.Config{ServerName: "a.test", InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 	first, err := handshake(server, client)
 	if err != nil || first.CurveID != tls.X25519MLKEM768 || first.DidResume {
@@ -142,7 +142,7 @@ func TestChoice(t *testing.T) {
 	first, rsaDir := mkdir(), mkdir()
 	f, _ := load(t, pairIn(t, first, "Mail.example.org"), pairIn(t, mkdir(), "*.example.org"),
 		pairIn(t, mkdir(), "both.example.org"), rsaPair(t, rsaDir, "both.example.org"))
-	config := ServerConfig(f, 0)
+	config := ServerConfig(Chooser{Files: f}, 0)
 	rsaOnly := only(tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256)
 	tests := []struct {
 		name, asked string
@@ -190,7 +190,7 @@ func TestSelfSigned(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(cert)
 	for name, good := range map[string]bool{"localhost": true, "127.0.0.1": true, "::1": true, "example.org": false} {
-		if _, err := handshake(ServerConfig(f, 0), &tls.Config{ServerName: name, RootCAs: roots}); (err == nil) != good {
+		if _, err := handshake(ServerConfig(Chooser{Files: f}, 0), &tls.Config{ServerName: name, RootCAs: roots}); (err == nil) != good {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -165,6 +165,11 @@ func (f *Files) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	return f.current.Load().choose(hello), nil
 }
 
+// find is GetCertificate without a default: nil where no certificate is for the name.
+func (f *Files) find(hello *tls.ClientHelloInfo) *tls.Certificate {
+	return f.current.Load().find(hello)
+}
+
 // sumOf is the hash of all that was read, of modes and errors too.
 func sumOf(texts []text) (sum [sha256.Size]byte) {
 	h := sha256.New()

@@ -314,7 +314,7 @@ func TestHandshakesDuringReload(t *testing.T) {
 	dir := t.TempDir()
 	p := pairIn(t, dir, "a.test")
 	f, _ := load(t, p)
-	config := ServerConfig(f, 0)
+	config := ServerConfig(Chooser{Files: f}, 0)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

@@ -28,6 +28,7 @@ func (c *checker) check() {
 	c.names()
 	c.listeners()
 	c.tls()
+	c.acme()
 	c.upstreams()
 	c.routes()
 	c.mfa()

@@ -80,8 +80,6 @@ func TestCheck(t *testing.T) {
 
 		// Not in this version.
 		`tls.client_ca = "ca.pem"`:                 {`w.toml:5: tls.client_ca: this version can't do that yet: remove it`},
-		"[tls.acme]\ndomains = ['a.org']":          {`w.toml:5: tls.acme: this version can't do that yet: remove it, and name files in tls.certificates; they are read again when they change`},
-		`tls.acme.challenge = "tls-alpn-01"`:       nil,
 		`shared.redis = "redis://cache"`:           {`w.toml:5: shared.redis: this version can't do that yet: remove it; each machine limits by itself`},
 		`store.url = "postgres://db/w"`:            {`w.toml:5: store.url: this version can't do that yet: use "sqlite:" and the path of a file`},
 		`portal.address = ":443"`:                  {`w.toml:5: portal.address: this version can't do that yet: remove it`},

@@ -15,6 +15,9 @@ import (
 
 func (c *checker) tls() {
 	c.oneOf("tls.min_version", c.TLS.MinVersion, "1.2", "1.3")
+	if len(c.TLS.Certificates) == 0 && len(c.TLS.ACME.Domains) > 0 { // those come of the CA
+		return
+	}
 	if len(c.TLS.Certificates) == 0 {
 		c.missing("tls.certificates", `write certificates = [{ cert = "fullchain.pem", key = "privkey.pem" }] under [tls]`)
 		return

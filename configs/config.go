@@ -56,11 +56,32 @@ type Certificate struct {
 
 // ACME asks a certificate authority for certificates (RFC 8555).
 type ACME struct {
-	Domains   []string `toml:"domains"`
-	Email     string   `toml:"email"`
-	Directory string   `toml:"directory"`
-	CA        string   `toml:"ca"`
-	Challenge string   `toml:"challenge"`
+	Domains     []string `toml:"domains"`     // a certificate for each
+	Agree       bool     `toml:"agree"`       // to the authority's terms
+	Email       string   `toml:"email"`       // where it can write to; "": nowhere
+	Directory   string   `toml:"directory"`   // https://...; "" is Let's Encrypt's
+	CA          string   `toml:"ca"`          // PEM file that the directory's own certificate comes from; "" is the system's
+	Challenge   string   `toml:"challenge"`   // "tls-alpn-01", "http-01" or "dns-01"
+	Address     string   `toml:"address"`     // host:port for the first two; "": our listeners, or for http-01 ":80"
+	EAB         EAB      `toml:"eab"`         // binds our account to one that the authority's customer has
+	DNS         DNS      `toml:"dns"`         // for dns-01: the server that takes the records
+	Hook        string   `toml:"hook"`        // for dns-01, in its place: a program that writes them
+	Propagation Duration `toml:"propagation"` // until a record is seen, at most; 0: nobody looks
+}
+
+// EAB is an external account binding (RFC 8555, section 7.3.4).
+type EAB struct {
+	KeyID   string `toml:"key_id"`
+	KeyFile string `toml:"key_file"` // its first line is the key, in base64url
+}
+
+// DNS is a server that takes dynamic updates (RFC 2136), signed (RFC 8945).
+type DNS struct {
+	Server    string `toml:"server"` // host:port
+	Zone      string `toml:"zone"`   // "": the server is asked
+	KeyName   string `toml:"key_name"`
+	Algorithm string `toml:"algorithm"` // "hmac-sha256", "hmac-sha384" or "hmac-sha512"
+	KeyFile   string `toml:"key_file"`  // its first line is the key, in base64
 }
 
 // An Upstream is an IMAP server behind us.

@@ -8,7 +8,11 @@ func Default() *Config {
 	return &Config{
 		AccountNames: "ascii",
 
-		TLS: TLS{MinVersion: "1.2", ACME: ACME{Challenge: "tls-alpn-01"}},
+		TLS: TLS{MinVersion: "1.2", ACME: ACME{
+			Challenge:   "tls-alpn-01",
+			DNS:         DNS{Algorithm: "hmac-sha256"},
+			Propagation: Duration(2 * time.Minute),
+		}},
 		MFA: MFA{
 			Mode:         "required",
 			RefusalDelay: Duration(2 * time.Second),

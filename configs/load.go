@@ -60,7 +60,8 @@ func (c *Config) resolve(folder string) {
 		folder = absolute
 	}
 	paths := []*string{
-		&c.TLS.ClientCA, &c.TLS.ACME.CA, &c.Store.KeyFile, &c.Admin.Socket, &c.Audit.File,
+		&c.TLS.ClientCA, &c.TLS.ACME.CA, &c.TLS.ACME.EAB.KeyFile, &c.TLS.ACME.DNS.KeyFile, &c.TLS.ACME.Hook,
+		&c.Store.KeyFile, &c.Admin.Socket, &c.Audit.File,
 		&c.Passwords.File, &c.Geo.Countries, &c.Geo.Owners, &c.Alerts.KeyFile,
 	}
 	for i := range c.TLS.Certificates {
@@ -92,6 +93,7 @@ func (c *Config) fold() {
 		c.Routes[i].Domain = strings.ToLower(c.Routes[i].Domain)
 		c.Routes[i].Account = strings.ToLower(c.Routes[i].Account)
 	}
+	lower(c.TLS.ACME.Domains)
 	lower(c.Limits.Decoys)
 	for _, l := range c.Listeners {
 		unmap(l.TrustedProxies)

@@ -2,7 +2,6 @@ package configs
 
 import (
 	"fmt"
-	"reflect"
 	"strings"
 )
 
@@ -14,9 +13,7 @@ func (c *checker) unsupported() {
 			c.add(key, fmt.Sprintf("%s: this version can't do that yet: %s", key, instead), false)
 		}
 	}
-	standard := Default()
 	no("tls.client_ca", c.TLS.ClientCA != "", "remove it")
-	no("tls.acme", !reflect.DeepEqual(c.TLS.ACME, standard.TLS.ACME), "remove it, and name files in tls.certificates; they are read again when they change")
 	no("store.url", strings.HasPrefix(c.Store.URL, "postgres:") || strings.HasPrefix(c.Store.URL, "postgresql:"), `use "sqlite:" and the path of a file`)
 	no("shared.redis", c.Shared.Redis != "", "remove it; each machine limits by itself")
 	no("portal.address", c.Portal.Address != "", "remove it")

@@ -21,6 +21,7 @@ const (
 	endUpstream     end = "closed by the upstream"
 	endTimeout      end = "timed out"
 	endHandshake    end = "TLS handshake failed"
+	endChallenge    end = "answered a CA's challenge"
 	endUnfollowable end = "ambiguous command"
 	endProxyHeader  end = "no PROXY header, or an untrusted one"
 	endLimited      end = "turned away by a limit"

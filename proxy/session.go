@@ -142,6 +142,9 @@ func (s *session) secureFirst() error {
 	return s.secureOver(s.conn)
 }
 
+// acmeProtocol is what a CA speaks that asks for a challenge's answer: the handshake is all of it (RFC 8737, section 3).
+const acmeProtocol = "acme-tls/1"
+
 // secureOver makes the handshake. Nothing that was said before it counts afterwards
 // (RFC 9051, section 6.2.1): the reader is new, and so is everything that was counted.
 func (s *session) secureOver(conn net.Conn) error {
@@ -159,6 +162,9 @@ func (s *session) secureOver(conn net.Conn) error {
 		s.server.Metrics.HandshakeFailed.Inc()
 		s.server.Log.Debug("TLS handshake failed", zap.String("session", s.id), zap.Stringer("source", s.client.Addr()), zap.Error(err))
 		return endHandshake
+	}
+	if tlsConn.ConnectionState().NegotiatedProtocol == acmeProtocol {
+		return endChallenge
 	}
 	below.left = maxRecord
 	s.conn, s.tls, s.below, s.secure, s.version = tlsConn, tlsConn, below, true, tlsConn.ConnectionState().Version

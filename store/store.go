@@ -3,7 +3,7 @@
 // things out. Package storetest holds what all of them promise.
 //
 // Stores know the domain, the domain doesn't know stores: the records and their
-// promises are described in packages auth, audit and policy. A Store is safe for
+// promises are described in packages auth, audit, certs and policy. A Store is safe for
 // concurrent use, and a SQLite file by several processes as well.
 package store
 
@@ -16,6 +16,7 @@ import (
 
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/certs"
 	"imapwarden/policy"
 	"imapwarden/store/memory"
 	"imapwarden/store/sqlite"
@@ -26,6 +27,7 @@ type Engine interface {
 	auth.Records
 	audit.Sink
 	policy.Memory
+	certs.Records
 	// Events returns those that the filter chooses, oldest first. Of more
 	// than its limit, these are the newest, unless it asks for the oldest.
 	Events(ctx context.Context, f audit.Filter) ([]audit.Event, error)

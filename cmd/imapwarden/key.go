@@ -1,11 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"imapwarden/auth"
+	"imapwarden/certs"
+	"imapwarden/store"
 )
 
 func keyCommand(o *options) *cobra.Command {
@@ -45,4 +53,47 @@ next one does what was left.`,
 			return err
 		}),
 	}
+}
+
+// rotateKeys makes a new key, and seals with it all that is in the store.
+func rotateKeys(ctx context.Context, keys *auth.Keys, s *store.Store) (rotation auth.Rotation, err error) {
+	const turn = "key-rotation"
+	locks := certs.NewStorage(s, fileKeys{keys}, time.Now)
+	won, err := locks.TryLock(ctx, turn)
+	if err != nil {
+		return auth.Rotation{}, err
+	}
+	if !won {
+		return auth.Rotation{}, auth.ErrRotating
+	}
+	defer func() { err = errors.Join(err, locks.Unlock(context.WithoutCancel(ctx), turn)) }()
+	// What the rotation before didn't get to comes first: Rotate keeps the key that is the
+	// current one now, and drops those before it.
+	if _, err := certs.Reseal(ctx, s, fileKeys{keys}); err != nil {
+		return auth.Rotation{}, err
+	}
+	if rotation, err = keys.Rotate(ctx, s); err != nil {
+		return rotation, err
+	}
+	_, err = certs.Reseal(ctx, s, fileKeys{keys})
+	return rotation, err
+}
+
+// fileKeys seals what ACME stores with the key file. It is a certs.Sealer.
+type fileKeys struct{ keys *auth.Keys }
+
+const filePurpose = "certificate file"
+
+func (f fileKeys) Seal(name string, plaintext []byte) []byte {
+	return f.keys.Seal(filePurpose, "", name, plaintext)
+}
+
+func (f fileKeys) Open(name string, sealed []byte) ([]byte, error) {
+	return f.keys.Open(filePurpose, "", name, sealed)
+}
+
+// IsCurrent knows that the key's id stands in front.
+func (f fileKeys) IsCurrent(sealed []byte) bool {
+	id, err := hex.DecodeString(f.keys.IDs()[0])
+	return err == nil && bytes.HasPrefix(sealed, id)
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -18,6 +19,7 @@ import (
 	"imapwarden/admin"
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/certs"
 	"imapwarden/configs"
 	"imapwarden/policy"
 	"imapwarden/store"
@@ -32,11 +34,13 @@ type records struct {
 	accounts accounts
 	events   admin.Events
 	bans     bans
-	explain  func(ctx context.Context, account string, source netip.Addr) (admin.Explanation, error)
-	rotate   func(context.Context) (auth.Rotation, error)
-	served   bool         // a running server's
-	lost     error        // a change was made and could not be recorded in the audit
-	close    func() error // ends the use of it
+	// certificates are what a server shows its clients.
+	certificates func(ctx context.Context) ([]admin.Certificate, error)
+	explain      func(ctx context.Context, account string, source netip.Addr) (admin.Explanation, error)
+	rotate       func(context.Context) (auth.Rotation, error)
+	served       bool         // a running server's
+	lost         error        // a change was made and could not be recorded in the audit
+	close        func() error // ends the use of it
 }
 
 // withRecords makes a command of one that needs records, and of the configuration
@@ -96,6 +100,7 @@ func openRecords(ctx context.Context, config *configs.Config) (*records, error) 
 		return r, r.openStore(ctx, config)
 	}
 	r.accounts, r.events, r.bans, r.explain, r.rotate = client, client, client, client.Explain, client.Rotate
+	r.certificates = client.Certificates
 	r.served, r.close = true, client.Close
 	return r, nil
 }
@@ -137,6 +142,7 @@ func (r *records) openStore(ctx context.Context, config *configs.Config) error {
 	signed := admin.Signed(directory(config, opened, keys), opened, by, lost)
 	r.bans = admin.SignBans(policy.Book{Memory: opened}, opened, by, lost)
 	r.accounts, r.events, r.close = signed, opened, opened.Close
+	r.certificates = storedCertificates(config, certs.NewStorage(opened, fileKeys{keys}, time.Now))
 	r.explain = func(ctx context.Context, account string, source netip.Addr) (admin.Explanation, error) {
 		name, err := r.names.Canonical(account)
 		if err != nil {
@@ -151,7 +157,7 @@ func (r *records) openStore(ctx context.Context, config *configs.Config) error {
 		return e, err
 	}
 	r.rotate = func(ctx context.Context) (auth.Rotation, error) {
-		rotation, err := keys.Rotate(ctx, opened)
+		rotation, err := rotateKeys(ctx, keys, opened)
 		return rotation, errors.Join(err, admin.Record(ctx, opened, by, audit.Event{Kind: "key.rotate"}, err))
 	}
 	return nil

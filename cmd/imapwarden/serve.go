@@ -29,6 +29,7 @@ func serveCommand(o *options) *cobra.Command {
 			}
 			log := newLogger(o.stderr, config.Log)
 			defer log.Sync()
+			defer zap.RedirectStdLog(log)() // certmagic has some lines for that one
 			for _, p := range problems {
 				log.Warn("configuration", zap.String("file", p.File), zap.Int("line", p.Line), zap.String("key", p.Key), zap.String("message", p.Message))
 			}
@@ -81,7 +82,10 @@ func (w *warden) serve(ctx context.Context, also ...func(context.Context) error)
 		run("the list of common passwords", func() error { w.common.Watch(background, 0, w.readAgain); return nil })
 	}
 	run("TLS session tickets", func() error { w.renewTicketsHourly(background); return nil })
-	run("certificates", func() error { w.certificates.Watch(background, 10*time.Second); return nil })
+	if w.certificates != nil {
+		run("certificates", func() error { w.certificates.Watch(background, 10*time.Second); return nil })
+	}
+	w.serveACME(background, run)
 	if w.adminSocket != nil {
 		run("admin socket", func() error { return w.admin.Serve(background, w.adminSocket) })
 	}
@@ -212,6 +216,10 @@ func (w *warden) reloadOnHangup(ctx context.Context) error {
 
 // reload says what it does; that there were new ones, certs says.
 func (w *warden) reload() {
+	if w.certificates == nil {
+		w.log.Info("no certificate files are named that could be read again; other settings wait for a restart")
+		return
+	}
 	w.log.Info("reading the certificates again; other settings wait for a restart")
 	if err := w.certificates.Reload(); err != nil {
 		w.log.Error("certificates not reloaded, the old ones stay", zap.Error(err))

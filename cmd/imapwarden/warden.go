@@ -36,14 +36,16 @@ type warden struct {
 	alerts       *alerts
 	common       *policy.CommonPasswords // nil: there is no list
 	auth         *auth.Authenticator
-	certificates *certs.Files
+	certificates *certs.Files // nil: none are named
+	acme         *certs.ACME  // nil: no CA is asked
 	proxy        *proxy.Server
 	admin        *admin.Server
 	metrics      *metrics.Metrics
 
-	listeners       []proxy.Listener
-	adminSocket     net.Listener // nil: off
-	metricsListener net.Listener // nil: off
+	listeners         []proxy.Listener
+	adminSocket       net.Listener // nil: off
+	metricsListener   net.Listener // nil: off
+	challengeListener net.Listener // nil: a CA's questions don't come here, or at the listeners
 
 	draining atomic.Bool // no new sessions
 }
@@ -77,9 +79,10 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 	}
 	w.auth = authenticator(config.MFA, w.store, w.keys, log)
 	w.auth.Ended = w.revoke
-	if w.certificates, err = certificates(config.TLS, log); err != nil {
+	if err := w.openCertificates(ctx); err != nil {
 		return nil, err
 	}
+	w.metrics.WatchCertificates(shownCertificates{w.certificates, w.acme}.expiries)
 	gate, err := w.gate(ctx)
 	if err != nil {
 		return nil, err
@@ -94,7 +97,7 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 	}
 	w.proxy = &proxy.Server{
 		Hostname:     config.Hostname,
-		TLS:          certs.ServerConfig(w.certificates, tlsVersions[config.TLS.MinVersion]),
+		TLS:          certs.ServerConfig(certs.Chooser{Files: w.certificates, ACME: w.acme}, tlsVersions[config.TLS.MinVersion]),
 		Names:        names(config),
 		Auth:         w.auth,
 		Mode:         auth.Mode(config.MFA.Mode),
@@ -114,14 +117,15 @@ func newWarden(ctx context.Context, config *configs.Config, log *zap.Logger) (_ 
 		return nil, err
 	}
 	w.admin = &admin.Server{
-		Directory: directory(config, w.store, w.keys),
-		Audit:     w.recorder,
-		Events:    w.store,
-		Sessions:  sessions{w.proxy},
-		Bans:      gate,
-		Explain:   w.explain,
-		Rotate:    func(ctx context.Context) (auth.Rotation, error) { return w.keys.Rotate(ctx, w.store) },
-		Log:       log,
+		Directory:    directory(config, w.store, w.keys),
+		Audit:        w.recorder,
+		Events:       w.store,
+		Sessions:     sessions{w.proxy},
+		Bans:         gate,
+		Certificates: shownCertificates{w.certificates, w.acme},
+		Explain:      w.explain,
+		Rotate:       func(ctx context.Context) (auth.Rotation, error) { return rotateKeys(ctx, w.keys, w.store) },
+		Log:          log,
 	}
 	w.admin.Directory.Ended = w.revoke
 	return w, w.listen()
@@ -173,6 +177,11 @@ func (w *warden) listen() error {
 			return listenError("metrics "+address, err)
 		}
 	}
+	if address := w.config.TLS.ACME.ChallengeAddress(); w.acme != nil && address != "" {
+		if w.challengeListener, err = net.Listen("tcp", address); err != nil {
+			return listenError("tls.acme.address "+address, err)
+		}
+	}
 	return nil
 }
 
@@ -202,7 +211,7 @@ func (w *warden) close() error {
 	for _, l := range w.listeners {
 		l.Close()
 	}
-	for _, l := range []net.Listener{w.adminSocket, w.metricsListener} {
+	for _, l := range []net.Listener{w.adminSocket, w.metricsListener, w.challengeListener} {
 		if l != nil {
 			l.Close()
 		}

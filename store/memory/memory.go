@@ -22,6 +22,7 @@ import (
 
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/certs"
 	"imapwarden/policy"
 )
 
@@ -35,10 +36,12 @@ type Store struct {
 	issued   map[string]auth.AppPassword // by ID
 	marks    map[string]string
 	bans     map[netip.Prefix]policy.Ban
-	homes    map[place]time.Time // when each was last used
-	events   []audit.Event       // ascending IDs
-	lastID   int64               // of an event, also of one that is gone
-	lastHash audit.Hash          // the same one's
+	homes    map[place]time.Time   // when each was last used
+	files    map[string]certs.File // by name
+	leases   map[string]lease      // by name
+	events   []audit.Event         // ascending IDs
+	lastID   int64                 // of an event, also of one that is gone
+	lastHash audit.Hash            // the same one's
 }
 
 // New returns an empty store.
@@ -52,6 +55,8 @@ func New() *Store {
 		marks:    make(map[string]string),
 		bans:     make(map[netip.Prefix]policy.Ban),
 		homes:    make(map[place]time.Time),
+		files:    make(map[string]certs.File),
+		leases:   make(map[string]lease),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/certs"
 	"imapwarden/policy"
 )
 
@@ -136,6 +137,37 @@ func TestMigrateFromSchema2(t *testing.T) {
 	}
 }
 
+// A file of the third version keeps what is in it, and has room for certificates from then on.
+func TestMigrateFromSchema3(t *testing.T) {
+	path, db := older(t, 3)
+	_, err := db.Exec(`
+		INSERT INTO accounts VALUES ('alice', $1);
+		INSERT INTO bans VALUES ('192.0.2.0/24', 'failures', $1, $1, 1, 'b');
+		INSERT INTO homes VALUES ('alice', FALSE, '192.0.2.1/32', $1)`, never)
+	must(t, err)
+	must(t, db.Close())
+
+	s, err := Open(t.Context(), path)
+	must(t, err)
+	defer s.Close()
+	bans, err := s.Bans(t.Context())
+	must(t, err)
+	homes, err := s.Homes(t.Context(), 10)
+	must(t, err)
+	if _, err := s.Account(t.Context(), "alice"); err != nil || len(bans) != 1 || bans[0].Detail != "b" || len(homes) != 1 {
+		t.Errorf("the records came back as %+v and %+v, %v", bans, homes, err)
+	}
+	files, err := s.ListFiles(t.Context(), "")
+	if err != nil || len(files) != 0 {
+		t.Errorf("before there were any, there are the files %+v, %v", files, err)
+	}
+	must(t, s.SaveFile(t.Context(), certs.File{Name: "a"}))
+	won, err := s.LeaseFile(t.Context(), "a", "one", time.Now(), time.Now())
+	if err != nil || !won {
+		t.Errorf("leased: %v, %v", won, err)
+	}
+}
+
 // With 100,000 accounts nothing may be looked for from one end to the other.
 func TestLookupsUseAnIndex(t *testing.T) {
 	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "a.db"))
@@ -151,6 +183,7 @@ func TestLookupsUseAnIndex(t *testing.T) {
 		staleAppPassword, retagAppPassword, useAppPassword, purgeRevoked, purgeExpired,
 		selectMark, selectWays, removeEvents,
 		removeBan, purgeBans, removeHomes, purgeHomes,
+		loadFile, resealFile, removeFile, removeFileRange, selectFile, selectFileRange, releaseFile,
 	}
 	for _, f := range []audit.Filter{
 		{After: 1},

@@ -18,6 +18,7 @@ import (
 
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/certs"
 	"imapwarden/policy"
 	"imapwarden/store/sqlite"
 	"imapwarden/store/storetest"
@@ -124,6 +125,7 @@ func fill(ctx context.Context, s *sqlite.Store) error {
 		s.Append(ctx, []audit.Event{{Kind: "login"}}),
 		s.PutBans(ctx, policy.Ban{Network: site, Detail: "b"}),
 		s.PutHomes(ctx, policy.Home{Account: "alice", Site: site}),
+		s.SaveFile(ctx, certs.File{Name: "a/b", Value: []byte{1}}),
 		spend(ctx, s, 101),
 		issue(ctx, s),
 		spendRecovery(ctx, s),
@@ -177,6 +179,9 @@ func check(t *testing.T, s *sqlite.Store) {
 	must(t, err)
 	if len(bans) != 1 || bans[0].Detail != "b" || len(homes) != 1 || homes[0].Site != site {
 		t.Errorf("the bans are %+v and the homes %+v", bans, homes)
+	}
+	if f, err := s.LoadFile(ctx, "a/b"); err != nil || string(f.Value) != "\x01" {
+		t.Errorf("the file of certificates is %+v, %v", f, err)
 	}
 	if p, err := s.AppPassword(ctx, []byte{1}); err != nil || p.ID != "p" {
 		t.Errorf("the app password is %s, %v", p.ID, err)
@@ -436,6 +441,37 @@ func TestTwoHandlesCount(t *testing.T) {
 	}
 }
 
+// One of two processes gets a lease, whether nobody has it or it has just run out.
+func TestTwoHandlesLease(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	stores := []*sqlite.Store{open(t, path), open(t, path)}
+	const rounds = 50
+	now := time.Now()
+	var wins [rounds]atomic.Int32
+	var wg sync.WaitGroup
+	for i, s := range slices.Repeat(stores, 2) {
+		wg.Go(func() {
+			for round := range rounds {
+				at := now.Add(time.Duration(round) * time.Minute)
+				won, err := s.LeaseFile(t.Context(), "a", fmt.Sprint(round, " ", i), at, at.Add(time.Minute))
+				if err != nil {
+					t.Error(err)
+				}
+				if won {
+					wins[round].Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for round := range wins {
+		// None where another handle had got ahead to a later round.
+		if n := wins[round].Load(); n > 1 || round == rounds-1 && n != 1 {
+			t.Errorf("round %d has %d winners", round, n)
+		}
+	}
+}
+
 func TestOpenWithCancelledContext(t *testing.T) {
 	ctx, cancel := context.WithDeadline(t.Context(), time.Time{})
 	defer cancel()
@@ -455,7 +491,7 @@ func TestOpenTogether(t *testing.T) {
 	must(t, err)
 	defer other.Close()
 	for _, statement := range []string{ // back to before the first migration
-		`DROP TABLE bans`, `DROP TABLE homes`, `DROP TABLE recovery_codes`, `DROP TABLE app_passwords`, `DROP TABLE authenticators`, `DROP TABLE accounts`, `DROP TABLE grants`, `DROP TABLE marks`, `DROP TABLE events`,
+		`DROP TABLE certificate_files`, `DROP TABLE certificate_leases`, `DROP TABLE bans`, `DROP TABLE homes`, `DROP TABLE recovery_codes`, `DROP TABLE app_passwords`, `DROP TABLE authenticators`, `DROP TABLE accounts`, `DROP TABLE grants`, `DROP TABLE marks`, `DROP TABLE events`,
 		`DELETE FROM imapwarden_schema WHERE version_id > 0`,
 		`BEGIN IMMEDIATE`,
 	} {

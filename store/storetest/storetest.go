@@ -1,5 +1,5 @@
 // Package storetest holds what every store must keep: one test for each promise
-// that packages auth, audit and policy make. Each test gets an empty store.
+// that packages auth, audit, certs and policy make. Each test gets an empty store.
 package storetest
 
 import (
@@ -17,6 +17,7 @@ import (
 
 	"imapwarden/audit"
 	"imapwarden/auth"
+	"imapwarden/certs"
 	"imapwarden/policy"
 )
 
@@ -25,6 +26,7 @@ type Store interface {
 	auth.Records
 	audit.Sink
 	policy.Memory
+	certs.Records
 	Events(ctx context.Context, f audit.Filter) ([]audit.Event, error)
 	Ways(ctx context.Context, since time.Time, after string, limit int) ([]audit.Way, error)
 	PurgeEvents(ctx context.Context, before time.Time, most int) (removed int64, err error)
@@ -96,6 +98,13 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"PurgeMemory removes what was over before", purgeMemory},
 		{"bans and homes with a cancelled context: an error, and nothing is written", cancelledMemory},
 		{"bans and homes are put by many at once", memoryRace},
+		{"a file comes back as it was saved", fileRoundTrip},
+		{"SaveFile replaces the file of its name", saveReplaces},
+		{"files are listed and deleted with all below them", filesBelow},
+		{"ResealFile replaces what still is sealed", resealFile},
+		{"a lease is its holder's until it ends", leases},
+		{"of many who lease a name one wins", leaseRace},
+		{"files and leases with a cancelled context: an error, and nothing is written", cancelledFiles},
 		{"a cancelled context is an error, and nothing is written", cancelled},
 		{"what a caller holds is a copy", copies},
 		{"all methods may run at once", concurrent},
