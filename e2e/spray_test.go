@@ -192,9 +192,9 @@ account_failures = 1000
 			t.Error("Dovecot was asked about the right password, at the end of a list")
 		}
 		unproved += w.reasons(a)["unproved"]
-		t.Logf("XX %v wrong %d", w.reasons(a), wrong)
 	}
-	if asked < unprovedAsked-5 || asked > unprovedAsked || asked+unproved != 2*length {
+	// On a busy machine medusa gives some of its list up.
+	if asked < unprovedAsked-5 || asked > unprovedAsked || unproved < length || asked+unproved > 2*length {
 		t.Errorf("of %d passwords Dovecot was asked about %d; %d were refused without", 2*length, asked, unproved)
 	}
 }
