@@ -107,6 +107,9 @@ func TestRotateKeysIsDoneByOneAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	locks := certs.NewStorage(opened, fileKeys{keys}, time.Now)
+	if err := locks.Store(t.Context(), "certificate", []byte("one")); err != nil {
+		t.Fatal(err)
+	}
 	if won, err := locks.TryLock(t.Context(), "key-rotation"); !won || err != nil {
 		t.Fatal(won, err)
 	}
